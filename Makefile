@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Every command of the project. `make` prints this list; a target that is not in it is not supported.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := build/stamps
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+.PHONY: setup venv
+setup: venv ## install what the machine lacks: Debian packages, Python packages
+
+venv: $(STAMP)/venv
+
+$(STAMP)/venv: pyproject.toml
+	@echo "== Python packages"
+	@test -x $(PY) || python3 -m venv $(VENV)
+	@$(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + p["optional-dependencies"]["dev"]))' > $(VENV)/requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@mkdir -p $(STAMP) && touch $@
