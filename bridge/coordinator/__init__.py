@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The coordinator: one deterministic state machine that every node runs over the same ordered messages. Pure."""

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What goes into the coordinator and what comes out: the whole contract between the pure part and the driver.
+
+The driver calls ``Coordinator.handle(input, now_ns)`` and carries out the effects *in the order given, each completely before the
+next*: a Persist is on disk (fsync) before the effects behind it run. Feeding is level-triggered on both sides: LocalGroups is the
+switch's whole state, not a change, and the coordinator orders again whatever the switch does not yet show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from membership.api import Configuration, Message, Order, Rotation
+from vcs.model import Group, Member, RingId
+
+
+@dataclass(frozen=True, slots=True)
+class LocalGroups:
+    """Every group that the local switch holds, read after a hint or after a refused call."""
+
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FenceDone:
+    """The local fence executor finished a LaunchFence."""
+
+    nodeid: int
+    incarnation: int
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The time asked for by WakeAt has come (may be early or repeated: harmless)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveCluster:
+    """An administrator wants this node to leave cleanly. Refused (Notice leave_refused) while it is in groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceAck:
+    """An administrator states that the node is off (`vcs fence ack`)."""
+
+    nodeid: int
+
+
+Input = Configuration | Message | Rotation | LocalGroups | FenceDone | Tick | LeaveCluster | FenceAck
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    payload: bytes
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class InstallView:
+    ring: RingId
+    quorate: bool
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopGroup:
+    name: str
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartGroup:
+    name: str
+    event: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishGroup:
+    name: str
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftGroup:
+    name: str
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFence:
+    """Fence (nodeid, boot incarnation) now, with the configured agent. Exactly one FenceDone answers."""
+
+    nodeid: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The ordered result of a fence: goes to the switch (its fencing marks)."""
+
+    nodeid: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenewLease:
+    valid_from_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write the record durably before going on (SAFETY S6). JSON-able bytes, opaque to the driver."""
+
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Deliver a Tick at this time (the same clock as ``now_ns``). The newest one counts."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveDone:
+    """The node's clean leave is ordered and persisted: the driver leaves the engine and detaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """For the event log, the timeline and `vcs why`: a name and JSON-able fields."""
+
+    event: str
+    fields: dict[str, object]
+
+
+Effect = (
+    Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence | Fenced | RenewLease | Persist
+    | WakeAt | LeaveDone | Notice
+)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The userland of the Virtual Cluster Switch: value types, configuration, netlink, control socket, command line."""

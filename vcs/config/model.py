@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The configuration as values. Every field has its default here and nowhere else; vcs/config/load.py makes them from TOML.
+
+Durations carry their unit in their name. A list of nodes is a complete configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    id: int
+    "Nodeid, 1 to 2^32-1."
+    name: str
+    addresses: tuple[str, ...]
+    "IPv4 or IPv6 literals; the first is the engine's, all are the DLM's (at most 3)."
+    votes: int = 1
+    fence: dict[str, str] = field(default_factory=dict)
+    "Options for the fence agent that concern this node, e.g. plug."
+
+
+@dataclass(frozen=True, slots=True)
+class TotemConfig:
+    port: int = 5405
+    token_ms: int = 600
+    "Token loss: no token for so long means that somebody failed."
+    consensus_ms: int = 300
+    "A node that does not answer a Join for so long is taken as failed."
+    join_ms: int = 50
+    "Resend of an unanswered Join."
+    token_retransmit_ms: int = 120
+    hold_ms: int = 50
+    "An idle ring's token rests so long at the representative. At most lease/5 (SAFETY S9)."
+    merge_ms: int = 200
+    "How often a ring that others may not know of announces itself."
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumConfig:
+    wait_for_all: bool = True
+    "A cold start waits until all nodes were seen together once (SAFETY S6)."
+    expected_votes: int = 0
+    "0: the sum of the nodes' votes."
+
+
+@dataclass(frozen=True, slots=True)
+class FencingConfig:
+    agent: str = ""
+    "Path or name of a standard fence agent; empty: there is none, and only `vcs fence ack` ends an obligation."
+    options: dict[str, str] = field(default_factory=dict)
+    "Options for every call; a node's own come on top."
+    timeout_ms: int = 20000
+    retry_ms: int = 1000
+    "Pause after a failed call, doubled each time."
+    retry_max_ms: int = 30000
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseConfig:
+    lease_ms: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class DlmConfig:
+    port: int = 21064
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    name: str
+    nodes: tuple[NodeConfig, ...]
+    key: bytes = b""
+    "32 bytes, the content of ``key_file``; empty only for engines that need none."
+    key_file: str = "/etc/vcs/cluster.key"
+    engine: str = "totem"
+    totem: TotemConfig = field(default_factory=TotemConfig)
+    quorum: QuorumConfig = field(default_factory=QuorumConfig)
+    fencing: FencingConfig = field(default_factory=FencingConfig)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    dlm: DlmConfig = field(default_factory=DlmConfig)
+
+    def node(self, nodeid: int) -> NodeConfig | None:
+        return next((n for n in self.nodes if n.id == nodeid), None)
+
+    @property
+    def expected_votes(self) -> int:
+        return self.quorum.expected_votes or sum(n.votes for n in self.nodes)
