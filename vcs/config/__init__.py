@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""cluster.toml: model (values and defaults), load (TOML to values, every error at once)."""
+"""cluster.toml: model (values and defaults), schema (what may stand in it), load (text to values, every error at once)."""

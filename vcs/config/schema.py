@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What may stand in cluster.toml, as data: the one definition behind validation, the table in docs/man and completion.
+
+Defaults are not repeated here: they are those of the classes in vcs/config/model.py, found by name (tests/unit/config compares both).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+
+from vcs.config.model import (
+    ClusterConfig,
+    DlmConfig,
+    FencingConfig,
+    LeaseConfig,
+    NodeConfig,
+    QuorumConfig,
+    TotemConfig,
+)
+from vcs.model import NODEID_MAX
+
+CLUSTER_NAME_MAX = 32
+"mkfs.gfs2 accepts no longer cluster part in a lock table."
+ADDRESSES_MAX = 3
+"The kernel DLM's limit (DLM_MAX_ADDR_COUNT)."
+HOUR_MS = 3_600_000
+
+
+class Kind(Enum):
+    STRING = "string"
+    INT = "integer"
+    BOOL = "boolean"
+    STRINGS = "list of strings"
+    OPTIONS = "table of options"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section."""
+
+    name: str
+    kind: Kind
+    doc: str
+    low: int = 0
+    "Smallest integer, or shortest string."
+    high: int = 0
+    "Largest integer, or longest string (0: no limit)."
+    choices: tuple[str, ...] = ()
+    pattern: re.Pattern[str] | None = None
+    pattern_text: str = ""
+    "What ``pattern`` asks for, in words."
+    required: bool = False
+    field: str | None = ""
+    "Name of the model's field; empty: the same as ``name``; None: the loader folds it into another field."
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    name: str
+    doc: str
+    model: type
+    keys: tuple[Key, ...]
+    array: bool = False
+    "True for ``[[name]]``."
+    foreign: tuple[tuple[str, str], ...] = ()
+    "Keys that people bring from other stacks: (name, why it is refused and what to do instead)."
+
+    def key(self, name: str) -> Key | None:
+        return next((k for k in self.keys if k.name == name), None)
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME_TEXT = "letters, digits, '.', '_' and '-', beginning with a letter or digit"
+
+
+def _ms(name: str, low: int, high: int, doc: str) -> Key:
+    return Key(name, Kind.INT, doc + " (ms)", low=low, high=high)
+
+
+SECTIONS: tuple[Section, ...] = (
+    Section("cluster", "The cluster itself.", ClusterConfig, (
+        Key("name", Kind.STRING, "Name of the cluster: the part before the colon in a file system's lock table.",
+            low=1, high=CLUSTER_NAME_MAX, pattern=_NAME, pattern_text=_NAME_TEXT, required=True),
+        Key("key_file", Kind.STRING, "File with the shared key, made by `vcs keygen`; relative to cluster.toml.", low=1),
+        Key("engine", Kind.STRING, "Membership engine.", low=1),
+    )),
+    Section("node", "One per node, at least one.", NodeConfig, (
+        Key("id", Kind.INT, "Node id.", low=1, high=NODEID_MAX, required=True),
+        Key("name", Kind.STRING, "Name of the node, by default the host name that it answers to.",
+            low=1, high=64, pattern=_NAME, pattern_text=_NAME_TEXT, required=True),
+        Key("address", Kind.STRING, "IPv4 or IPv6 address (a literal); a short form of `addresses`.", low=1, field=None),
+        Key("addresses", Kind.STRINGS, "Addresses; the first one is the engine's, all are the lock manager's.",
+            low=1, high=ADDRESSES_MAX),
+        Key("votes", Kind.INT, "Votes of the node.", low=0, high=255),
+        Key("fence", Kind.OPTIONS, "Options for the fence agent that concern this node, for example `plug`."),
+    ), array=True),
+    Section("totem", "Timing of the embedded engine.", TotemConfig, (
+        Key("port", Kind.INT, "UDP port.", low=1, high=65535),
+        _ms("token_ms", 50, 60_000, "No token for so long: somebody failed"),
+        _ms("consensus_ms", 20, 60_000, "A node that does not answer a Join for so long is taken as failed"),
+        _ms("join_ms", 5, 10_000, "Resend of an unanswered Join"),
+        _ms("token_retransmit_ms", 5, 60_000, "Resend of a token that nobody passed on"),
+        _ms("hold_ms", 1, 10_000, "An idle ring's token rests so long at the representative"),
+        _ms("merge_ms", 10, 60_000, "How often a ring announces itself to nodes outside"),
+    )),
+    Section("quorum", "When the cluster may act.", QuorumConfig, (
+        Key("wait_for_all", Kind.BOOL, "A cold start waits until all nodes were seen together once."),
+        Key("expected_votes", Kind.INT, "All votes there are; 0: the sum of the nodes' votes.", low=0, high=65535),
+    ), foreign=(
+        ("two_node", "refused: it makes both halves of a split quorate, and then no lease proves that the other half has stopped; "
+                     "add a third node (a small one without the disk will do), or give one node two votes"),
+        ("last_man_standing", "not in this version; votes shrink by a clean leave only, see `vcs leave`"),
+        ("auto_tie_breaker", "not in this version; give one node an extra vote instead"),
+    )),
+    Section("fencing", "How a failed node is made sure to write no more.", FencingConfig, (
+        Key("agent", Kind.STRING, "Fence agent: a name to be found in PATH, or an absolute path; empty: only `vcs fence ack`."),
+        Key("options", Kind.OPTIONS, "Options for every call; a node's own `fence` options come on top."),
+        _ms("timeout_ms", 100, HOUR_MS, "A call that takes longer has failed"),
+        _ms("retry_ms", 10, HOUR_MS, "Pause after a failed call, doubled each time"),
+        _ms("retry_max_ms", 10, HOUR_MS, "Longest pause"),
+    )),
+    Section("lease", "The kernel's proof of quorum.", LeaseConfig, (
+        _ms("lease_ms", 500, 600_000, "Without a renewal for so long the switch stops this node's groups"),
+    )),
+    Section("dlm", "The kernel's lock manager.", DlmConfig, (
+        Key("port", Kind.INT, "TCP or SCTP port.", low=1, high=65535),
+        Key("protocol", Kind.STRING, "Transport.", choices=("tcp", "sctp")),
+    )),
+)
+
+
+def section(name: str) -> Section:
+    return next(s for s in SECTIONS if s.name == name)
+
+
+def default_of(sec: Section, key: Key) -> object:
+    """Default of a key, or None when there is none (a required key, or one that another key stands for)."""
+    if key.field is None:
+        return None
+    field = next(f for f in fields(sec.model) if f.name == (key.field or key.name))
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return None
+
+
+def paths() -> Iterator[str]:
+    """Every key as ``section.key``, for completion."""
+    for sec in SECTIONS:
+        for key in sec.keys:
+            yield f"{sec.name}.{key.name}"
+
+
+def _range_text(key: Key) -> str:
+    if key.choices:
+        return ", ".join(f"`{c}`" for c in key.choices)
+    if key.kind is Kind.INT:
+        return f"{key.low} to {key.high}"
+    if key.kind is Kind.STRINGS:
+        return f"{key.low} to {key.high} of them"
+    if key.high:
+        return f"at most {key.high} characters"
+    return ""
+
+
+def _default_text(sec: Section, key: Key) -> str:
+    if key.required:
+        return "*required*"
+    value = default_of(sec, key)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    return f"`{value}`" if value not in ("", {}) else "empty"
+
+
+def reference() -> str:
+    """The table of all keys, in Markdown: docs/man/cluster.toml.5.md holds it between two markers."""
+    out: list[str] = []
+    for sec in SECTIONS:
+        out += [f"### {'[[' if sec.array else '['}{sec.name}{']]' if sec.array else ']'}", "", sec.doc, ""]
+        out += ["| key | type | default | range | meaning |", "|---|---|---|---|---|"]
+        out += [
+            f"| `{k.name}` | {k.kind.value} | {_default_text(sec, k)} | {_range_text(k)} | {k.doc} |" for k in sec.keys
+        ]
+        out.append("")
+    return "\n".join(out).rstrip() + "\n"
