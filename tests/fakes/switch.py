@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# ruff: noqa: PLR0917  (the calls are those of the ports)
 """The userland model of the switch: what vcs.ko does, without a kernel.
 
-One :class:`FakeSwitch` is one kernel; a port made by ``provider()``, ``consumer()`` or ``reader()`` is one netlink socket of it, and
-its ``close()`` is the death of that socket. Semantics and errors are the kernel's: tests/kernel/contract.py runs against both. There
-is no thread and no clock: ``now`` gives CLOCK_BOOTTIME in nanoseconds, and the lease is looked at on every call and by ``tick()``
-(``next_deadline()`` says when that is due). No descriptor is opened unless ``hints_fd()`` is called, so a simulation can hold thousands.
+One :class:`FakeSwitch` is one kernel; a port made by ``provider()``, ``consumer()`` or ``reader()`` is one
+netlink socket of it, and its ``close()`` is the death of that socket. Semantics and errors are the kernel's:
+tests/kernel/contract.py runs against both. There is no thread and no clock: ``now`` gives CLOCK_BOOTTIME in
+nanoseconds, and the lease is looked at on every call and by ``tick()`` (``next_deadline()`` says when that is
+due). No descriptor is opened unless ``hints_fd()`` is called, so a simulation can hold thousands.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from bridge.switch import Attachment, ClusterInfo, Hint, Joined, SwitchInfo
 from tests.fakes.switch_port import HINTS_MAX, FakePort
-from vcs.errors import SwitchError
+from tests.fakes.switch_state import (
+    CLAIM_DATA_MAX,
+    U64_MAX,
+    FakeCluster,
+    FakeGroup,
+    check_error,
+    check_level,
+    check_members,
+    check_name,
+    check_nodeid,
+    check_u64,
+    refuse,
+)
 from vcs.model import (
-    MEMBERS_MAX,
-    NAME_MAX,
     NODEID_MAX,
     Group,
     GroupFlags,
@@ -32,97 +43,12 @@ from vcs.model import (
 )
 
 API_VERSION = 1
-CAPABILITIES = 0xF
-"Agreed views, groups, fencing, lease: what the provider type `user` offers."
-CLAIM_DATA_MAX = 4096
-U64_MAX = (1 << 64) - 1
+CAPABILITIES = 0x7
+"Groups, results of fencing, the lease; an expired lease does not reset the machine yet."
 ALL_FLAGS = GroupFlags.PERSISTENT | GroupFlags.NEEDS_FENCE
 
 Observer = Callable[[str, str, str, int], None]
 "Called on each change of state as (tracepoint name, handle, group or '', event or generation or session)."
-
-
-def refuse(code: int, message: str, attribute: str = "") -> SwitchError:
-    """The error to raise: a positive errno, one line, and the attribute at fault."""
-    return SwitchError(code, message, attribute)
-
-
-@dataclass(slots=True)
-class FakeGroup:
-    """A group while it lives. ``owner_port`` is None for an orphan and for a group whose consumer died while it leaves."""
-
-    name: str
-    level: Level
-    flags: GroupFlags
-    owner: str
-    owner_port: FakePort | None
-    session: int
-    owner_epoch: int = 1
-    state: GroupState = GroupState.JOINING
-    event: int = 0
-    phase: Phase = Phase.NONE
-    acked_event: int = 0
-    acked_phase: Phase = Phase.NONE
-    members: tuple[Member, ...] = ()
-    finished_event: int = 0
-    finished_members: tuple[Member, ...] = ()
-    view_generation: int = 0
-    orphan_since_ms: int = 0
-    started: bool = False
-    "A start was ordered once: from then on the lease is armed for it, also while it is stopped (a stop is not a fence)."
-
-    @property
-    def abandoned(self) -> bool:
-        """Its consumer died and nobody can take it over: stops count as acknowledged."""
-        return self.owner_port is None and not self.flags & GroupFlags.PERSISTENT
-
-    def acked(self, phase: Phase) -> bool:
-        return self.acked_event == self.event and self.acked_phase >= phase
-
-    def acknowledge(self, phase: Phase) -> None:
-        self.acked_event, self.acked_phase = self.event, phase
-
-    def snapshot(self) -> Group:
-        return Group(
-            name=self.name, level=self.level, flags=self.flags, state=self.state, event=self.event, phase=self.phase,
-            acked_event=self.acked_event, acked_phase=self.acked_phase, members=self.members,
-            finished_event=self.finished_event, finished_members=self.finished_members,
-            view_generation=self.view_generation, owner=self.owner, owner_epoch=self.owner_epoch,
-            orphan_since_ms=self.orphan_since_ms,
-        )
-
-
-@dataclass(slots=True)
-class FakeCluster:
-    handle: str
-    name: str
-    nodeid: int
-    provider: str = ""
-    provider_state: ProviderState = ProviderState.NONE
-    provider_port: FakePort | None = None
-    session: int = 0
-    change_seq: int = 0
-    lease_ns: int = 0
-    valid_from_ns: int = 0
-    view: View = field(default_factory=lambda: View(0, RingId(0, 0), False, ()))
-    groups: dict[str, FakeGroup] = field(default_factory=dict)
-    fence_marks: dict[tuple[int, int], int] = field(default_factory=dict)
-    "(nodeid, incarnation) -> error of the last fence that the provider reported."
-
-    @property
-    def attached(self) -> bool:
-        return self.provider_state is ProviderState.ATTACHED
-
-    @property
-    def armed(self) -> bool:
-        """A group that needs fencing has started here and still runs on this provider's word (SAFETY S13)."""
-        return self.attached and self.lease_ns > 0 and any(
-            g.started and g.state is not GroupState.LOST and GroupFlags.NEEDS_FENCE in g.flags for g in self.groups.values()
-        )
-
-    @property
-    def deadline_ns(self) -> int:
-        return self.valid_from_ns + self.lease_ns
 
 
 class FakeSwitch:
@@ -141,7 +67,7 @@ class FakeSwitch:
         self._last_session = incarnation & 0xFFFF_FFFF
         # Not 0: a test that passes a made-up small session must fail.
 
-    # --- sockets ------------------------------------------------------------------------------------------------------
+    # --- sockets -------------------------------------------------------------------------------------------
 
     def provider(self, hints_max: int = HINTS_MAX, privileged: bool = True) -> FakePort:
         """A new socket, to drive the provider's side with."""
@@ -158,7 +84,7 @@ class FakeSwitch:
         return self.provider(hints_max, privileged=False)
 
     def socket_died(self, port: FakePort) -> None:
-        """What the kernel's release notifier leads to: groups first, as the consumer's side may be its own provider's."""
+        """What the kernel's release notifier leads to: groups first, as one socket may be provider and consumer."""
         self._ports = [p for p in self._ports if p is not port]
         self._claims = {n: (None if p is port else p, d) for n, (p, d) in self._claims.items()}
         for cluster in list(self._clusters.values()):
@@ -168,7 +94,7 @@ class FakeSwitch:
             if cluster.provider_port is port:
                 self._lose(cluster)
 
-    # --- time ---------------------------------------------------------------------------------------------------------
+    # --- time ----------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Let the lease run out where it is due."""
@@ -182,7 +108,7 @@ class FakeSwitch:
         """When tick() has something to do (ns, CLOCK_BOOTTIME), or None."""
         return min((c.deadline_ns for c in self._clusters.values() if c.armed), default=None)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    # --- reading -------------------------------------------------------------------------------------------
 
     def info(self) -> SwitchInfo:
         return SwitchInfo(API_VERSION, CAPABILITIES, self.incarnation)
@@ -193,7 +119,8 @@ class FakeSwitch:
     def _cluster_info(self, c: FakeCluster) -> ClusterInfo:
         remaining = max(0, c.deadline_ns - self._now()) // 1_000_000 if c.attached and c.lease_ns else 0
         return ClusterInfo(
-            c.handle, c.name, c.nodeid, c.provider, c.provider_state, c.change_seq, c.lease_ns // 1_000_000, remaining
+            c.handle, c.name, c.nodeid, c.provider, c.provider_state, c.change_seq,
+            c.lease_ns // 1_000_000, remaining,
         )
 
     def view(self, handle: str) -> View:
@@ -209,7 +136,7 @@ class FakeSwitch:
         """For checkers: (nodeid, incarnation) -> error, as reported by ``fenced``."""
         return dict(self._cluster(handle).fence_marks)
 
-    # --- clusters and the provider's seat -----------------------------------------------------------------------------
+    # --- clusters and the provider's seat ------------------------------------------------------------------
 
     def cluster_add(self, handle: str, name: str, nodeid: int) -> None:
         check_name(handle, "handle")
@@ -236,11 +163,10 @@ class FakeSwitch:
         cluster.provider, cluster.provider_state, cluster.provider_port = "user", ProviderState.ATTACHED, port
         cluster.session = self._new_session()
         cluster.lease_ns = lease_ms * 1_000_000
-        # The first lease runs from the attach: no evidence can be older, so this expires no later than a renewed one would.
+        # The first lease runs from the attach: no evidence is older, so it expires no later than a renewed one.
         cluster.valid_from_ns = self._now()
-        highest = max((g.event for g in cluster.groups.values()), default=0)
         self._changed(cluster, "provider_attach", "provider", number=cluster.session)
-        return Attachment(cluster.session, self.incarnation, highest)
+        return Attachment(cluster.session, self.incarnation, cluster.highest_event)
 
     def detach(self, port: FakePort, handle: str, session: int) -> None:
         cluster = self._provided(port, handle, session)
@@ -256,6 +182,8 @@ class FakeSwitch:
         if not 0 < ring.seq <= U64_MAX or not 0 < ring.rep <= NODEID_MAX:
             raise refuse(errno.EINVAL, f"ring {ring} out of range", "ring-seq")
         check_members(members)
+        if quorate and all(m.nodeid != cluster.nodeid or m.incarnation != self.incarnation for m in members):
+            raise refuse(errno.EPROTO, "a quorate view holds this node", "member")
         view = View(cluster.view.generation + 1, ring, quorate, tuple(sorted(members)))
         cluster.view = view
         self._changed(cluster, "view_install", "view", number=view.generation)
@@ -265,22 +193,25 @@ class FakeSwitch:
         cluster = self._provided(port, handle, session)
         now = self._now()
         if not cluster.lease_ns:
-            raise refuse(errno.EINVAL, f"cluster {handle} has no lease", "lease-valid-from")
+            raise refuse(errno.EINVAL, f"cluster {handle} has no lease", "valid-from-ns")
         if valid_from_ns > now:
-            raise refuse(errno.EINVAL, f"valid_from {valid_from_ns} lies in the future of {now}", "lease-valid-from")
+            raise refuse(errno.EINVAL, f"{valid_from_ns} lies in the future of {now}", "valid-from-ns")
         if valid_from_ns < cluster.valid_from_ns:
-            raise refuse(errno.EINVAL, f"valid_from {valid_from_ns} is older than {cluster.valid_from_ns}", "lease-valid-from")
+            raise refuse(errno.ESTALE, f"{valid_from_ns} is older than {cluster.valid_from_ns}", "valid-from-ns")
+        if valid_from_ns + cluster.lease_ns <= now:
+            raise refuse(errno.ESTALE, f"the lease of {valid_from_ns} has run out at {now}", "valid-from-ns")
         cluster.valid_from_ns = valid_from_ns
         self._note("lease_renew", handle, "", valid_from_ns)
 
-    # --- the provider's orders ----------------------------------------------------------------------------------------
+    # --- the provider's orders -----------------------------------------------------------------------------
 
     def group_stop(self, port: FakePort, handle: str, session: int, name: str, event: int) -> None:
         cluster = self._provided(port, handle, session)
         group = self._group(cluster, name)
         check_u64(event, "event")
         if event <= group.event:
-            raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, {event} does not exceed it", "event")
+            raise refuse(errno.ESTALE, f"event {event} does not exceed {group.event} of group {name}", "event")
+        cluster.highest_event = max(cluster.highest_event, event)
         group.event, group.phase, group.members = event, Phase.STOP, ()
         group.view_generation = cluster.view.generation
         if group.abandoned:
@@ -303,7 +234,9 @@ class FakeSwitch:
             raise refuse(errno.EPROTO, "the current view is not quorate", "event")
         for m in members:
             if cluster.view.incarnation_of(m.nodeid) != m.incarnation:
-                raise refuse(errno.EPROTO, f"node {m.nodeid}/{m.incarnation:x} is not in the current view", "member")
+                raise refuse(errno.EPROTO, f"{m.nodeid}/{m.incarnation:x} is not in the current view", "member")
+        if all(m.nodeid != cluster.nodeid for m in members):
+            raise refuse(errno.EPROTO, "a start names this node", "member")
         if GroupFlags.NEEDS_FENCE in group.flags and cluster.lease_ns and self._now() >= cluster.deadline_ns:
             raise refuse(errno.EPROTO, "the lease has run out: renew it first", "event")
         group.phase, group.members, group.started = Phase.START, tuple(sorted(members)), True
@@ -325,37 +258,39 @@ class FakeSwitch:
 
     def group_left(self, port: FakePort, handle: str, session: int, name: str, error: int) -> None:
         cluster = self._provided(port, handle, session)
+        check_error(error)
         self._remove(cluster, self._group(cluster, name))
 
     def fenced(self, port: FakePort, handle: str, session: int, nodeid: int, incarnation: int, error: int) -> None:
         cluster = self._provided(port, handle, session)
         check_nodeid(nodeid)
         check_u64(incarnation, "incarnation")
+        check_error(error)
         cluster.fence_marks[nodeid, incarnation] = error
         self._changed(cluster, "fence_result", "cluster", number=nodeid)
 
-    # --- consumers ----------------------------------------------------------------------------------------------------
+    # --- consumers -----------------------------------------------------------------------------------------
 
     def join(
         self, port: FakePort, handle: str, name: str, level: Level, flags: GroupFlags, owner: str
     ) -> Joined:
         cluster = self._cluster(handle)
         check_name(name, "group")
-        check_name(owner, "owner")
-        if level not in Level:
-            raise refuse(errno.EINVAL, f"level {level} unknown", "level")
+        if owner:
+            check_name(owner, "owner")
+        check_level(level)
         if int(flags) & ~int(ALL_FLAGS):
             raise refuse(errno.EINVAL, f"group flags {int(flags):#x} unknown", "group-flags")
         group = cluster.groups.get(name)
         if group is None:
-            group = FakeGroup(name, level, flags, owner, port, self._new_session())
+            group = FakeGroup(name, level, flags, owner, port, self._new_session(), now=self._now)
             cluster.groups[name] = group
             self._changed(cluster, "group_join", "group", name, group.session)
             return Joined(group.session, 1, False)
         if group.owner_port is not None or group.abandoned or group.owner != owner:
             raise refuse(errno.EBUSY, f"group {name} is held by {group.owner}", "group")
         # The event, its phase and what was acknowledged stay: the successor reads them and goes on from there.
-        group.owner_port, group.session, group.orphan_since_ms = port, self._new_session(), 0
+        group.owner_port, group.session, group.orphaned_ns = port, self._new_session(), None
         group.owner_epoch += 1
         self._changed(cluster, "group_takeover", "group", name, group.session)
         return Joined(group.session, group.owner_epoch, True)
@@ -382,14 +317,14 @@ class FakeSwitch:
     def claim(self, port: FakePort, name: str, data: bytes | None) -> bytes:
         check_name(name, "claim")
         if data is not None and len(data) > CLAIM_DATA_MAX:
-            raise refuse(errno.EINVAL, f"claim data of {len(data)} bytes, at most {CLAIM_DATA_MAX}", "claim-data")
+            raise refuse(errno.ERANGE, f"claim data above {CLAIM_DATA_MAX} bytes", "claim-data")
         holder, before = self._claims.get(name, (None, b""))
         if holder not in (None, port):
             raise refuse(errno.EBUSY, f"claim {name} is held", "claim")
         self._claims[name] = (port, before if data is None else data)
         return before
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # --- inside --------------------------------------------------------------------------------------------
 
     def _new_session(self) -> int:
         self._last_session += 1
@@ -412,7 +347,7 @@ class FakeSwitch:
     def _provided(self, port: FakePort, handle: str, session: int) -> FakeCluster:
         cluster = self._cluster(handle)
         if not cluster.attached or cluster.session != session or cluster.provider_port is not port:
-            raise refuse(errno.ESTALE, f"session {session} does not hold the provider's seat of {handle}", "session")
+            raise refuse(errno.ESTALE, f"session {session} does not hold the seat of {handle}", "session")
         return cluster
 
     def _owned(self, port: FakePort, cluster: FakeCluster, session: int, name: str) -> FakeGroup:
@@ -433,7 +368,7 @@ class FakeSwitch:
         group.owner_port = None
         group.session = 0
         if GroupFlags.PERSISTENT in group.flags:
-            group.orphan_since_ms = max(1, self._now() // 1_000_000)
+            group.orphaned_ns = self._now()
             self._changed(cluster, "group_orphan", "group", group.name, group.event)
             return
         if group.phase is Phase.STOP and not group.acked(Phase.STOP):
@@ -441,7 +376,7 @@ class FakeSwitch:
         self._leave(cluster, group)
 
     def _lose(self, cluster: FakeCluster) -> None:
-        """The provider is gone without a detach: every group stops here until it is left; who was leaving has left (S15, S21)."""
+        """The provider is gone without a detach: every group stops until it is left, the leaving ones are left (S15, S21)."""
         session = cluster.session
         self._vacate(cluster, ProviderState.LOST)
         self._changed(cluster, "provider_lost", "provider", number=session)
@@ -453,7 +388,7 @@ class FakeSwitch:
                 self._changed(cluster, "group_lost", "group", group.name, group.event)
 
     def _vacate(self, cluster: FakeCluster, state: ProviderState) -> None:
-        """Empty the seat. The last view stays readable, but nobody vouches for its quorum any more: no start on its strength."""
+        """Empty the seat. The last view stays readable, but nobody vouches for its quorum: no start on its strength."""
         cluster.provider_state, cluster.provider_port, cluster.session = state, None, 0
         old = cluster.view
         if old.quorate:
@@ -474,29 +409,3 @@ class FakeSwitch:
     def _note(self, what: str, handle: str, group: str, number: int) -> None:
         if self._observer is not None:
             self._observer(what, handle, group, number)
-
-
-def check_name(name: str, attribute: str) -> None:
-    raw = name.encode()
-    if not raw or len(raw) > NAME_MAX or b"\0" in raw or b"/" in raw:
-        raise refuse(errno.EINVAL, f"{attribute} must be 1 to {NAME_MAX} bytes without / and NUL", attribute)
-
-
-def check_nodeid(nodeid: int) -> None:
-    if not 0 < nodeid <= NODEID_MAX:
-        raise refuse(errno.EINVAL, f"nodeid {nodeid} out of range", "nodeid")
-
-
-def check_u64(value: int, attribute: str) -> None:
-    if not 0 < value <= U64_MAX:
-        raise refuse(errno.EINVAL, f"{attribute} {value} out of range", attribute)
-
-
-def check_members(members: Sequence[Member]) -> None:
-    if not members or len(members) > MEMBERS_MAX:
-        raise refuse(errno.EINVAL, f"{len(members)} members, 1 to {MEMBERS_MAX} are possible", "member")
-    for m in members:
-        check_nodeid(m.nodeid)
-        check_u64(m.incarnation, "incarnation")
-    if len({m.nodeid for m in members}) != len(members):
-        raise refuse(errno.EINVAL, "a nodeid is named twice", "member")

@@ -20,7 +20,7 @@ HINTS_MAX = 256
 
 
 class FakePort:
-    """Every call is the switch's own, after what the socket decides: is it open, has its holder the right, has the lease run out."""
+    """Every call is the switch's own, after what the socket decides: is it open, has its holder the right."""
 
     def __init__(self, switch: FakeSwitch, hints_max: int, privileged: bool) -> None:
         self._switch = switch
@@ -31,10 +31,10 @@ class FakePort:
         self._eventfd = -1
         self._open = True
         self.on_hints: Callable[[], None] | None = None
-        """For a simulator: called when the first hint arrives in an empty queue, inside the call that caused it; it may only note
-        the fact and schedule. Setting it does not subscribe: call hints() once."""
+        """For a simulator: called when the first hint arrives in an empty queue, inside the call that caused it;
+        it may only note the fact and schedule. Setting it does not subscribe: call hints() once."""
 
-    # --- hints --------------------------------------------------------------------------------------------------------
+    # --- hints ---------------------------------------------------------------------------------------------
 
     def hints_fd(self) -> int:
         self._enter()
@@ -77,7 +77,7 @@ class FakePort:
             self._eventfd = -1
         self._switch.socket_died(self)
 
-    # --- Reader -------------------------------------------------------------------------------------------------------
+    # --- Reader --------------------------------------------------------------------------------------------
 
     def info(self) -> SwitchInfo:
         return self._enter().info()
@@ -94,7 +94,7 @@ class FakePort:
     def group(self, handle: str, name: str) -> Group:
         return self._enter().group(handle, name)
 
-    # --- ProviderPort -------------------------------------------------------------------------------------------------
+    # --- ProviderPort --------------------------------------------------------------------------------------
 
     def cluster_add(self, handle: str, name: str, nodeid: int) -> None:
         self._change().cluster_add(handle, name, nodeid)
@@ -119,7 +119,9 @@ class FakePort:
     def group_stop(self, handle: str, session: int, group: str, event: int) -> None:
         self._change().group_stop(self, handle, session, group, event)
 
-    def group_start(self, handle: str, session: int, group: str, event: int, members: Sequence[Member]) -> None:
+    def group_start(
+        self, handle: str, session: int, group: str, event: int, members: Sequence[Member]
+    ) -> None:
         self._change().group_start(self, handle, session, group, event, members)
 
     def group_finish(self, handle: str, session: int, group: str, event: int) -> None:
@@ -131,7 +133,7 @@ class FakePort:
     def fenced(self, handle: str, session: int, nodeid: int, incarnation: int, error: int = 0) -> None:
         self._change().fenced(self, handle, session, nodeid, incarnation, error)
 
-    # --- ConsumerPort -------------------------------------------------------------------------------------------------
+    # --- ConsumerPort --------------------------------------------------------------------------------------
 
     def join(self, handle: str, group: str, level: Level, flags: GroupFlags, owner: str) -> Joined:
         return self._change().join(self, handle, group, level, flags, owner)
@@ -145,7 +147,7 @@ class FakePort:
     def claim(self, name: str, data: bytes | None = None) -> bytes:
         return self._change().claim(self, name, data)
 
-    # --- inside -------------------------------------------------------------------------------------------------------
+    # --- inside --------------------------------------------------------------------------------------------
 
     def _enter(self) -> FakeSwitch:
         if not self._open:
