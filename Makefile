@@ -23,3 +23,11 @@ $(STAMP)/venv: pyproject.toml
 	@$(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + p["optional-dependencies"]["dev"]))' > $(VENV)/requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@mkdir -p $(STAMP) && touch $@
+
+# --- what is made from kmod/spec/vcs.yaml -----------------------------------------------------------------------------
+.PHONY: gen gen-check
+gen: venv ## make the netlink tables, the uapi header and docs/netlink.md from kmod/spec/vcs.yaml
+	@$(PY) kmod/spec/gen.py
+
+gen-check: venv ## fail when a generated file is stale
+	@$(PY) kmod/spec/gen.py --check
