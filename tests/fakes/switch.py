@@ -26,6 +26,7 @@ from tests.fakes.switch_state import (
     check_members,
     check_name,
     check_nodeid,
+    check_not_lost,
     check_u64,
     refuse,
 )
@@ -161,36 +162,36 @@ class FakeSwitch:
         if cluster.attached:
             raise refuse(errno.EBUSY, f"cluster {handle} has a provider", "handle")
         cluster.provider, cluster.provider_state, cluster.provider_port = "user", ProviderState.ATTACHED, port
-        cluster.session = self._new_session()
+        cluster.session, cluster.event_floor = self._new_session(), cluster.highest_event
         cluster.lease_ns = lease_ms * 1_000_000
         # The first lease runs from the attach: no evidence is older, so it expires no later than a renewed one.
         cluster.valid_from_ns = self._now()
         self._changed(cluster, "provider_attach", "provider", number=cluster.session)
         return Attachment(cluster.session, self.incarnation, cluster.highest_event)
 
-    def detach(self, port: FakePort, handle: str, session: int) -> None:
-        cluster = self._provided(port, handle, session)
+    def detach(self, handle: str, session: int) -> None:
+        cluster = self._provided(handle, session)
         if cluster.groups:
             raise refuse(errno.EBUSY, f"cluster {handle} has groups", "handle")
         self._vacate(cluster, ProviderState.NONE)
         self._changed(cluster, "provider_detach", "provider", number=session)
 
     def view_set(
-        self, port: FakePort, handle: str, session: int, ring: RingId, quorate: bool, members: Sequence[Member]
+        self, handle: str, session: int, ring: RingId, quorate: bool, members: Sequence[Member]
     ) -> int:
-        cluster = self._provided(port, handle, session)
+        cluster = self._provided(handle, session)
         if not 0 < ring.seq <= U64_MAX or not 0 < ring.rep <= NODEID_MAX:
             raise refuse(errno.EINVAL, f"ring {ring} out of range", "ring-seq")
         check_members(members)
-        if quorate and all(m.nodeid != cluster.nodeid or m.incarnation != self.incarnation for m in members):
-            raise refuse(errno.EPROTO, "a quorate view holds this node", "member")
+        if quorate and all(m.nodeid != cluster.nodeid for m in members):
+            raise refuse(errno.EINVAL, "a quorate view holds this node", "member")
         view = View(cluster.view.generation + 1, ring, quorate, tuple(sorted(members)))
         cluster.view = view
         self._changed(cluster, "view_install", "view", number=view.generation)
         return view.generation
 
-    def lease_renew(self, port: FakePort, handle: str, session: int, valid_from_ns: int) -> None:
-        cluster = self._provided(port, handle, session)
+    def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
+        cluster = self._provided(handle, session)
         now = self._now()
         if not cluster.lease_ns:
             raise refuse(errno.EINVAL, f"cluster {handle} has no lease", "valid-from-ns")
@@ -205,12 +206,14 @@ class FakeSwitch:
 
     # --- the provider's orders -----------------------------------------------------------------------------
 
-    def group_stop(self, port: FakePort, handle: str, session: int, name: str, event: int) -> None:
-        cluster = self._provided(port, handle, session)
+    def group_stop(self, handle: str, session: int, name: str, event: int) -> None:
+        cluster = self._provided(handle, session)
         group = self._group(cluster, name)
         check_u64(event, "event")
-        if event <= group.event:
-            raise refuse(errno.ESTALE, f"event {event} does not exceed {group.event} of group {name}", "event")
+        check_not_lost(group)
+        floor = max(group.event, cluster.event_floor)
+        if event <= floor:
+            raise refuse(errno.ESTALE, f"event {event} of group {name} does not exceed {floor}", "event")
         cluster.highest_event = max(cluster.highest_event, event)
         group.event, group.phase, group.members = event, Phase.STOP, ()
         group.view_generation = cluster.view.generation
@@ -219,15 +222,15 @@ class FakeSwitch:
         self._changed(cluster, "group_stop", "group", name, event)
 
     def group_start(
-        self, port: FakePort, handle: str, session: int, name: str, event: int, members: Sequence[Member]
+        self, handle: str, session: int, name: str, event: int, members: Sequence[Member]
     ) -> None:
-        cluster = self._provided(port, handle, session)
+        cluster = self._provided(handle, session)
         group = self._group(cluster, name)
+        check_u64(event, "event")
         check_members(members)
+        check_not_lost(group)
         if event < group.event:
             raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, not at {event}", "event")
-        if group.state is GroupState.LOST:
-            raise refuse(errno.EPROTO, f"group {name} is lost: it starts no more until it was left", "group")
         if event != group.event or group.phase is not Phase.STOP or not group.acked(Phase.STOP):
             raise refuse(errno.EPROTO, f"group {name} did not acknowledge the stop of event {event}", "event")
         if not cluster.view.quorate:
@@ -243,12 +246,13 @@ class FakeSwitch:
         group.view_generation = cluster.view.generation
         self._changed(cluster, "group_start", "group", name, event)
 
-    def group_finish(self, port: FakePort, handle: str, session: int, name: str, event: int) -> None:
-        cluster = self._provided(port, handle, session)
+    def group_finish(self, handle: str, session: int, name: str, event: int) -> None:
+        cluster = self._provided(handle, session)
         group = self._group(cluster, name)
+        check_not_lost(group)
         if event != group.event:
             raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, not at {event}", "event")
-        if group.state is GroupState.LOST or group.phase is not Phase.START or not group.acked(Phase.START):
+        if group.phase is not Phase.START or not group.acked(Phase.START):
             raise refuse(errno.EPROTO, f"group {name} did not acknowledge the start of event {event}", "event")
         group.phase = Phase.FINISH
         group.finished_event, group.finished_members = event, group.members
@@ -256,13 +260,16 @@ class FakeSwitch:
             group.state = GroupState.MEMBER
         self._changed(cluster, "group_finish", "group", name, event)
 
-    def group_left(self, port: FakePort, handle: str, session: int, name: str, error: int) -> None:
-        cluster = self._provided(port, handle, session)
+    def group_left(self, handle: str, session: int, name: str, error: int) -> None:
+        cluster = self._provided(handle, session)
         check_error(error)
-        self._remove(cluster, self._group(cluster, name))
+        group = self._group(cluster, name)
+        if not error and group.state is not GroupState.LEAVING:
+            raise refuse(errno.EPROTO, f"group {name} does not leave", "group")
+        self._remove(cluster, group)
 
-    def fenced(self, port: FakePort, handle: str, session: int, nodeid: int, incarnation: int, error: int) -> None:
-        cluster = self._provided(port, handle, session)
+    def fenced(self, handle: str, session: int, nodeid: int, incarnation: int, error: int) -> None:
+        cluster = self._provided(handle, session)
         check_nodeid(nodeid)
         check_u64(incarnation, "incarnation")
         check_error(error)
@@ -295,24 +302,24 @@ class FakeSwitch:
         self._changed(cluster, "group_takeover", "group", name, group.session)
         return Joined(group.session, group.owner_epoch, True)
 
-    def ack(self, port: FakePort, handle: str, session: int, name: str, event: int, phase: Phase) -> None:
+    def ack(self, handle: str, session: int, name: str, event: int, phase: Phase) -> None:
         cluster = self._cluster(handle)
-        group = self._owned(port, cluster, session, name)
+        group = self._owned(cluster, session, name)
         if phase not in (Phase.STOP, Phase.START):
             raise refuse(errno.EINVAL, f"phase {phase} is not acknowledged", "phase")
         if event != group.event:
             raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, not at {event}", "event")
-        acked = group.acked_phase if group.acked_event == event else Phase.NONE
-        if phase > group.phase or phase < acked or phase > acked + 1:
-            raise refuse(errno.EPROTO, f"phase {phase.name} of event {event} is not what is waited for", "phase")
-        if phase == acked:
+        check_not_lost(group)
+        if phase > group.phase:
+            raise refuse(errno.EPROTO, f"phase {phase.name} of event {event} was not ordered", "phase")
+        if group.acked(phase):
             return
         group.acknowledge(phase)
         self._changed(cluster, "group_ack", "group", name, event)
 
-    def leave(self, port: FakePort, handle: str, session: int, name: str) -> None:
+    def leave(self, handle: str, session: int, name: str) -> None:
         cluster = self._cluster(handle)
-        self._leave(cluster, self._owned(port, cluster, session, name))
+        self._leave(cluster, self._owned(cluster, session, name))
 
     def claim(self, port: FakePort, name: str, data: bytes | None) -> bytes:
         check_name(name, "claim")
@@ -344,15 +351,16 @@ class FakeSwitch:
             raise refuse(errno.ENOENT, f"no group {name}", "group")
         return group
 
-    def _provided(self, port: FakePort, handle: str, session: int) -> FakeCluster:
+    def _provided(self, handle: str, session: int) -> FakeCluster:
+        """The session counts, not the socket that a command comes from (KERNEL-API rule 6)."""
         cluster = self._cluster(handle)
-        if not cluster.attached or cluster.session != session or cluster.provider_port is not port:
+        if not cluster.attached or cluster.session != session:
             raise refuse(errno.ESTALE, f"session {session} does not hold the seat of {handle}", "session")
         return cluster
 
-    def _owned(self, port: FakePort, cluster: FakeCluster, session: int, name: str) -> FakeGroup:
+    def _owned(self, cluster: FakeCluster, session: int, name: str) -> FakeGroup:
         group = self._group(cluster, name)
-        if group.session != session or group.owner_port is not port:
+        if group.session != session or group.owner_port is None:
             raise refuse(errno.ESTALE, f"session {session} does not hold group {name}", "session")
         return group
 

@@ -106,32 +106,32 @@ class FakePort:
         return self._change().attach(self, handle, lease_ms)
 
     def detach(self, handle: str, session: int) -> None:
-        self._change().detach(self, handle, session)
+        self._change().detach(handle, session)
 
     def view_set(
         self, handle: str, session: int, ring: RingId, quorate: bool, members: Sequence[Member]
     ) -> int:
-        return self._change().view_set(self, handle, session, ring, quorate, members)
+        return self._change().view_set(handle, session, ring, quorate, members)
 
     def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
-        self._change().lease_renew(self, handle, session, valid_from_ns)
+        self._change().lease_renew(handle, session, valid_from_ns)
 
     def group_stop(self, handle: str, session: int, group: str, event: int) -> None:
-        self._change().group_stop(self, handle, session, group, event)
+        self._change().group_stop(handle, session, group, event)
 
     def group_start(
         self, handle: str, session: int, group: str, event: int, members: Sequence[Member]
     ) -> None:
-        self._change().group_start(self, handle, session, group, event, members)
+        self._change().group_start(handle, session, group, event, members)
 
     def group_finish(self, handle: str, session: int, group: str, event: int) -> None:
-        self._change().group_finish(self, handle, session, group, event)
+        self._change().group_finish(handle, session, group, event)
 
     def group_left(self, handle: str, session: int, group: str, error: int = 0) -> None:
-        self._change().group_left(self, handle, session, group, error)
+        self._change().group_left(handle, session, group, error)
 
     def fenced(self, handle: str, session: int, nodeid: int, incarnation: int, error: int = 0) -> None:
-        self._change().fenced(self, handle, session, nodeid, incarnation, error)
+        self._change().fenced(handle, session, nodeid, incarnation, error)
 
     # --- ConsumerPort --------------------------------------------------------------------------------------
 
@@ -139,10 +139,10 @@ class FakePort:
         return self._change().join(self, handle, group, level, flags, owner)
 
     def ack(self, handle: str, session: int, group: str, event: int, phase: Phase) -> None:
-        self._change().ack(self, handle, session, group, event, phase)
+        self._change().ack(handle, session, group, event, phase)
 
     def leave(self, handle: str, session: int, group: str) -> None:
-        self._change().leave(self, handle, session, group)
+        self._change().leave(handle, session, group)
 
     def claim(self, name: str, data: bytes | None = None) -> bytes:
         return self._change().claim(self, name, data)

@@ -98,6 +98,8 @@ class FakeCluster:
     session: int = 0
     change_seq: int = 0
     highest_event: int = 0
+    event_floor: int = 0
+    "highest_event at the attach: what this provider orders must exceed it."
     lease_ns: int = 0
     valid_from_ns: int = 0
     view: View = field(default_factory=lambda: View(0, RingId(0, 0), False, ()))
@@ -154,6 +156,11 @@ def check_error(value: int) -> None:
 def check_range(value: int, low: int, high: int, attribute: str) -> None:
     if not low <= value <= high:
         raise refuse(errno.ERANGE, f"{attribute} {value} out of range", attribute)
+
+
+def check_not_lost(group: FakeGroup) -> None:
+    if group.state is GroupState.LOST:
+        raise refuse(errno.EPROTO, f"group {group.name} is lost: it goes on no more until it was left", "group")
 
 
 def check_members(members: Sequence[Member]) -> None:
