@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line's side of the control socket: Varlink over a plain blocking socket, so that a command starts quickly.
+
+A Varlink message is one JSON object and a NUL byte. The server's side is vcs/control.py; both take the names from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+from vcs.errors import DaemonError
+
+SOCKET_PATH = "/run/vcs/vcs.sock"
+INTERFACE = "org.vcs.Cluster"
+FAILED = f"{INTERFACE}.Failed"
+REPLY_MAX = 64 << 20
+"Bytes. A longer reply is no reply of vcsd."
+CALL_TIMEOUT_S = 30.0
+"Calls that answer at once; leaving and following have no limit."
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+class NotRunning(DaemonError):
+    """Nobody listens on the control socket."""
+
+
+class NotAllowed(DaemonError):
+    """The control socket is there and this user may not open it."""
+
+
+class Client:
+    """One connection to vcsd. Use it as a context manager; every method raises DaemonError."""
+
+    def __init__(self, path: str = SOCKET_PATH) -> None:
+        self.path = path
+        self._buffer = bytearray()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(CALL_TIMEOUT_S)
+        try:
+            self._socket.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            self._socket.close()
+            raise NotRunning("vcsd is not running", "start it with `systemctl start vcsd`") from None
+        except PermissionError:
+            self._socket.close()
+            raise NotAllowed(f"{path}: permission denied", "run this as root") from None
+        except OSError as error:
+            self._socket.close()
+            raise DaemonError(f"{path}: {error.strerror or error}", "is the path right?") from None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def call(self, method: str, parameters: Mapping[str, object] | None = None, *, wait: bool = False) -> Json:
+        """One call, one reply: its parameters. ``method`` without a dot is of our interface; ``wait``: no time limit."""
+        self._socket.settimeout(None if wait else CALL_TIMEOUT_S)
+        self._send(method, parameters, {})
+        return self._reply()[0]
+
+    def stream(self, method: str, parameters: Mapping[str, object] | None = None) -> Iterator[Json]:
+        """One call, many replies, until the server ends them or the connection is lost."""
+        self._socket.settimeout(None)
+        self._send(method, parameters, {"more": True})
+        more = True
+        while more:
+            reply, more = self._reply()
+            yield reply
+
+    def status(self) -> Json:
+        return self._value(self.call("Status"), "status", dict)
+
+    def nodes(self) -> list[Json]:
+        return self._value(self.call("Nodes"), "nodes", list)
+
+    def groups(self) -> list[Json]:
+        return self._value(self.call("Groups"), "groups", list)
+
+    def why(self) -> list[Json]:
+        return self._value(self.call("Why"), "waits", list)
+
+    def events(self, follow: bool = False) -> Iterator[Json]:
+        for reply in self.stream("Events", {"follow": follow}):
+            yield from self._value(reply, "events", list)
+
+    def leave(self) -> None:
+        self.call("Leave", wait=True)
+
+    def fence_ack(self, nodeid: int) -> None:
+        self.call("FenceAck", {"nodeid": nodeid})
+
+    def _send(self, method: str, parameters: Mapping[str, object] | None, flags: Json) -> None:
+        call = {"method": method if "." in method else f"{INTERFACE}.{method}", "parameters": dict(parameters or {}), **flags}
+        try:
+            self._socket.sendall(json.dumps(call).encode() + b"\0")
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _reply(self) -> tuple[Json, bool]:
+        """The next reply: (parameters, whether more follow)."""
+        try:
+            reply = json.loads(self._message())
+        except (ValueError, RecursionError):
+            reply = None
+        if not isinstance(reply, dict) or not isinstance(reply.get("parameters", {}), dict):
+            raise DaemonError(f"{self.path} does not speak Varlink", "is it the socket of vcsd?")
+        parameters = reply.get("parameters", {})
+        if reply.get("error"):
+            raise _refusal(str(reply["error"]), parameters)
+        return parameters, reply.get("continues") is True
+
+    def _message(self) -> bytes:
+        while (end := self._buffer.find(0)) < 0:
+            if len(self._buffer) > REPLY_MAX:
+                raise DaemonError(f"the reply of vcsd is longer than {REPLY_MAX} bytes", "this is a bug: please report it")
+            try:
+                data = self._socket.recv(1 << 16)
+            except OSError as error:
+                raise self._lost(error) from None
+            if not data:
+                raise DaemonError("vcsd closed the connection", "look at its journal: `journalctl -u vcsd`")
+            self._buffer += data
+        message = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return message
+
+    def _lost(self, error: OSError) -> DaemonError:
+        if isinstance(error, TimeoutError):
+            return DaemonError(f"vcsd has not answered for {CALL_TIMEOUT_S:.0f} s", "look at its journal: `journalctl -u vcsd`")
+        return DaemonError(f"connection to vcsd lost: {error.strerror or error}", "look at its journal: `journalctl -u vcsd`")
+
+    def _value(self, parameters: Json, name: str, kind: type[T]) -> T:
+        value = parameters.get(name)
+        if not isinstance(value, kind):
+            raise DaemonError(f"the reply of vcsd holds no {name}", "are `vcs` and vcsd of the same version?")
+        return value
+
+
+def _refusal(name: str, parameters: Json) -> DaemonError:
+    """A Varlink error as an exception."""
+    if name == FAILED:
+        return DaemonError(str(parameters.get("message", "refused")), str(parameters.get("remedy", "")))
+    about = ", ".join(f"{k} {v}" for k, v in parameters.items())
+    return DaemonError(f"vcsd refused the call: {name}{f' ({about})' if about else ''}", "are `vcs` and vcsd of the same version?")
+
+
+def running(path: str = SOCKET_PATH) -> bool:
+    """Whether somebody listens on the control socket."""
+    with contextlib.suppress(DaemonError), Client(path):
+        return True
+    return False

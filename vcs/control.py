@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The local control socket: one Varlink interface, served from vcsd's event loop with the library asyncvarlink.
+
+The socket has mode 0600. Mode bits cannot tell a call that reads from one that changes, and a daemon that must not be starved or
+crowded out has no use for strangers on its event loop: who is not root reads the same state from sysfs (vcs/sysfs.py), and the event log.
+
+The library is generous with what it reads, so :class:`_Protocol` bounds it: so many connections, so long a call, and a peer that speaks
+something else is cut off. While a call runs the library does not read, and so would not see that a follower of events has gone: a second
+descriptor of the connection watches for that.
+"""
+# No ``from __future__ import annotations``: the library makes the interface description from the annotations themselves.
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from asyncvarlink import (
+    AnnotatedResult,
+    FileDescriptorArray,
+    TypedVarlinkErrorReply,
+    VarlinkInterface,
+    VarlinkInterfaceRegistry,
+    VarlinkInterfaceServerProtocol,
+    VarlinkMethodCall,
+    VarlinkTransport,
+    varlinkmethod,
+)
+from asyncvarlink.serviceinterface import VarlinkServiceInterface
+
+from vcs.client import INTERFACE, SOCKET_PATH
+from vcs.errors import DaemonError, VcsError
+from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
+
+CONNECTIONS_MAX = 64
+CALL_MAX = 64 << 10
+"Longest call in bytes."
+ACCEPT_PAUSE_S = 1.0
+BATCH = 200
+"Events in one reply."
+
+log = logging.getLogger(__name__)
+Record = Mapping[str, object]
+
+
+class Backend(Protocol):
+    """What vcsd offers to the control socket. All are called on the event loop; a VcsError becomes the caller's error."""
+
+    def status(self) -> StatusReport: ...
+    def nodes(self) -> Sequence[NodeReport]: ...
+    def groups(self) -> Sequence[GroupReport]: ...
+    def why(self) -> Sequence[WhyReport]: ...
+
+    async def leave(self) -> None:
+        """Leave the cluster cleanly; returns once that is done. Raises VcsError while groups hold this node, naming them."""
+
+    def fence_ack(self, nodeid: int) -> None:
+        """A person states that the node is off. Raises VcsError if it is unknown or nobody waits for it."""
+
+    def events(self, follow: bool) -> AsyncIterator[Record]:
+        """What happened so far, and with ``follow`` what happens from then on. Closed when the caller goes away."""
+
+
+class Failed(TypedVarlinkErrorReply, interface=INTERFACE):
+    """The call was understood and refused: what is wrong, and what to do about it (may be empty)."""
+
+    class Parameters:
+        message: str
+        remedy: str
+
+
+_connection: contextvars.ContextVar["_Protocol"] = contextvars.ContextVar("connection")
+"The connection whose call is being served."
+
+
+class _Cluster(VarlinkInterface, name=INTERFACE):
+    """State of this node's cluster, and what a person may ask of it. The shapes are those of `vcs --json`, version 1: they grow by keys."""
+
+    errors = (Failed,)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @varlinkmethod(return_parameter="status", allow_foreign=True)
+    def Status(self) -> dict[str, Any]:
+        """The cluster as this node sees it: provider, view, quorum, lease, fencing."""
+        with _told():
+            return dict(self._backend.status())
+
+    @varlinkmethod(return_parameter="nodes", allow_foreign=True)
+    def Nodes(self) -> list[Any]:
+        """Every configured node with its state."""
+        with _told():
+            return list(self._backend.nodes())
+
+    @varlinkmethod(return_parameter="groups", allow_foreign=True)
+    def Groups(self) -> list[Any]:
+        """Every group that this node is in, as the switch holds it."""
+        with _told():
+            return list(self._backend.groups())
+
+    @varlinkmethod(return_parameter="waits", allow_foreign=True)
+    def Why(self) -> list[Any]:
+        """What is waited for, on whom, and the remedy. Empty: nothing waits."""
+        with _told():
+            return list(self._backend.why())
+
+    @varlinkmethod(allow_foreign=True, return_parameter="events", delay_generator=False)
+    async def Events(self, *, follow: bool = False) -> AsyncIterator[list[Any]]:
+        """What happened, in batches. Must be called with `more`; with `follow` it goes on until the caller closes the connection."""
+        source = self._backend.events(follow)
+        try:
+            async for batch in _batches(source, _connection.get().gone, follow):
+                yield AnnotatedResult({"events": batch}, continues=True)  # type: ignore[misc]
+        except VcsError as error:
+            raise _failed(error) from error
+        finally:
+            await _close(source)
+        yield AnnotatedResult({"events": []})  # type: ignore[misc]
+
+    @varlinkmethod
+    async def Leave(self) -> None:
+        """Leave the cluster cleanly. Answers when it is done; refused while groups hold this node."""
+        with _told():
+            await self._backend.leave()
+
+    @varlinkmethod
+    def FenceAck(self, *, nodeid: int) -> None:
+        """State that a failed node is off, on your own responsibility: its locks are given to others."""
+        with _told():
+            self._backend.fence_ack(nodeid)
+
+
+async def _batches(source: AsyncIterator[Record], gone: asyncio.Future[None], follow: bool) -> AsyncIterator[list[Record]]:
+    """The records of ``source``; a batch is as long as records are there at once (following) or :data:`BATCH`."""
+    batch: list[Record] = []
+    while not gone.done():
+        step = asyncio.ensure_future(anext(source))
+        if follow and batch:
+            await asyncio.sleep(0)  # one turn of the loop: whatever is ready joins this batch
+            if not step.done():
+                yield batch
+                batch = []
+        await asyncio.wait((step, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not step.done():
+            step.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await step
+            return
+        try:
+            batch.append(step.result())
+        except StopAsyncIteration:
+            break
+        if len(batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _close(source: AsyncIterator[Record]) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _failed(error: VcsError) -> Failed:
+    return Failed(message=error.message, remedy=error.remedy)
+
+
+@contextlib.contextmanager
+def _told() -> Any:
+    """A VcsError inside becomes the reply; anything else is our bug: the library logs it and answers with an internal error."""
+    try:
+        yield
+    except VcsError as error:
+        raise _failed(error) from error
+
+
+class _Protocol(VarlinkInterfaceServerProtocol):
+    """One connection, with limits."""
+
+    def __init__(self, registry: VarlinkInterfaceRegistry, watch: socket.socket) -> None:
+        super().__init__(registry)
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        "Done when the peer has closed the connection."
+        self._watch = watch
+
+    def _peek(self) -> None:
+        """While a call is served: the peer went away, or it sends the next call, which stays where it is until this one is done."""
+        try:
+            data = self._watch.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            asyncio.get_running_loop().remove_reader(self._watch)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.gone.done():
+            self.gone.set_result(None)
+        if self._watch.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._watch)
+            self._watch.close()
+
+    def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
+        if len(self._recv_buffer) + len(data) > CALL_MAX:
+            log.warning("control socket: a call longer than %d bytes, connection closed", CALL_MAX)
+            self.close()
+            return
+        try:
+            super().message_received(data, fds)
+        except (ValueError, RecursionError):  # what the library's JSON reader lets through
+            self.close()
+
+    def error_received(self, err: Exception, data: bytes, fds: FileDescriptorArray | None) -> None:
+        log.warning("control socket: no Varlink call (%s), connection closed", err)
+        self.close()
+
+    def call_received(self, call: VarlinkMethodCall, fds: FileDescriptorArray | None) -> asyncio.Future[None] | None:
+        _connection.set(self)
+        if not self.gone.done():
+            asyncio.get_running_loop().add_reader(self._watch, self._peek)
+        served: asyncio.Future[None] | None = super().call_received(call, fds)
+        return served
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+
+class ControlServer:
+    """Serves ``backend`` on a socket at ``path`` (mode 0600), on the running loop, between :meth:`start` and :meth:`close`."""
+
+    def __init__(self, path: str, backend: Backend, version: str = "0.1.0") -> None:
+        self.path = path or SOCKET_PATH
+        self._registry = VarlinkInterfaceRegistry()
+        self._registry.register_interface(
+            VarlinkServiceInterface("Virtual Cluster Switch", "vcsd", version, "", self._registry)
+        )
+        self._registry.register_interface(_Cluster(backend))
+        self._listener: socket.socket | None = None
+        self._transports: set[VarlinkTransport] = set()
+
+    async def start(self) -> None:
+        """Bind and listen. A socket that nobody serves any more is replaced; DaemonError if somebody does."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._remove_stale()
+            # The mode is set before anybody can connect: a socket that does not listen yet refuses.
+            listener.bind(self.path)
+            os.chmod(self.path, 0o600)
+            listener.listen(CONNECTIONS_MAX)
+        except OSError as error:
+            listener.close()
+            raise DaemonError(f"control socket {self.path}: {error.strerror or error}", "check the folder and its rights") from error
+        except DaemonError:
+            listener.close()
+            raise
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept)
+
+    async def close(self) -> None:
+        """Stop listening, end all connections, remove the socket."""
+        if self._listener is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        self._listener = None
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        transports = list(self._transports)
+        for transport in transports:
+            transport.abort()
+        for transport in transports:
+            await transport.closed_future
+
+    def _remove_stale(self) -> None:
+        try:
+            mode = os.stat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise DaemonError(f"{self.path} exists and is no socket", "remove it")
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(self.path)
+            except OSError:
+                os.unlink(self.path)
+                return
+        raise DaemonError(f"{self.path} is served by another process", "is vcsd running already?")
+
+    def _resume_accepting(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _address = self._listener.accept()
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                # Out of descriptors or memory: the connection stays queued, so look again later instead of spinning.
+                log.warning("control socket: accept: %s", error)
+                loop.remove_reader(self._listener)
+                loop.call_later(ACCEPT_PAUSE_S, self._resume_accepting)
+            return
+        if len(self._transports) >= CONNECTIONS_MAX:
+            connection.close()
+            return
+        connection.setblocking(False)
+        watch = connection.dup()
+        transport = VarlinkTransport(loop, connection, connection, _Protocol(self._registry, watch))
+        self._transports.add(transport)
+        transport.closed_future.add_done_callback(lambda _done: self._transports.discard(transport))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `vcs` shows, as JSON-able values: the shapes of the control socket and of ``--json``, version 1.
+
+vcsd fills them from what it knows, vcs/sysfs.py from the kernel alone; both come out of the same functions here, so a reader cannot tell
+the difference but for ``source`` and for what is absent. Shapes grow by keys; a key is never given another meaning. Incarnations are hex
+strings, since many JSON readers cannot hold a u64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NotRequired, TypedDict
+
+from vcs.model import Group, GroupFlags, Member, View, event_text
+
+VERSION = 1
+"Of these shapes: the top-level ``version`` of every --json."
+
+
+class ProviderReport(TypedDict):
+    type: str
+    state: str
+    "none, attached, orphan or lost."
+
+
+class ViewReport(TypedDict):
+    generation: int
+    ring: str
+    quorate: bool
+    members: list[int]
+
+
+class QuorumReport(TypedDict):
+    votes: int
+    expected: int
+    needed: int
+
+
+class LeaseReport(TypedDict):
+    lease_ms: int
+    remaining_ms: int
+
+
+class FencingReport(TypedDict):
+    """One obligation: a failed node that nobody has made sure of yet."""
+
+    nodeid: int
+    name: str
+    incarnation: str
+    state: str
+    "waiting (for quorum or another fencer), running, failed (will be tried again) or manual (needs `vcs fence ack`)."
+    detail: str
+    groups: list[str]
+    "Groups that wait for it."
+
+
+class DaemonReport(TypedDict):
+    pid: int
+    version: str
+    uptime_ms: int
+
+
+class StatusReport(TypedDict):
+    source: str
+    "vcsd, or kernel when vcsd was not asked."
+    handle: str
+    cluster: str
+    nodeid: int
+    node: str
+    "Name of this node; empty when only the kernel was asked (it knows ids only)."
+    provider: ProviderReport
+    view: ViewReport
+    groups: int
+    daemon: NotRequired[DaemonReport]
+    quorum: NotRequired[QuorumReport]
+    lease: NotRequired[LeaseReport]
+    engine: NotRequired[dict[str, object]]
+    "What the engine says of itself."
+    fencing: NotRequired[list[FencingReport]]
+    notes: NotRequired[list[str]]
+    "Sentences that a person should read."
+
+
+class NodeReport(TypedDict):
+    nodeid: int
+    name: str
+    state: str
+    "member, down, left (cleanly), failed (to be fenced) or fenced."
+    local: bool
+    votes: int
+    incarnation: str
+    "Empty when unknown."
+    addresses: list[str]
+
+
+class GroupReport(TypedDict):
+    name: str
+    level: str
+    flags: list[str]
+    state: str
+    "joining, member, leaving or lost."
+    event: str
+    "ring.counter; empty when there was none."
+    phase: str
+    "none, stop, start or finish: what the provider has ordered of ``event``."
+    acked: bool
+    "The local consumer has acknowledged that phase."
+    members: list[int]
+    "Whom the group runs on (last finished event), or will (once started)."
+    owner: str
+    orphan_since_ms: int
+    age_ms: NotRequired[int]
+
+
+class WhyReport(TypedDict):
+    """One thing that waits."""
+
+    subject: str
+    "The cluster, `node NAME` or `group NAME`."
+    what: str
+    "What is waited for."
+    on: list[str]
+    "Whom it waits for: nodes, a person, a process."
+    remedy: str
+    "What to do, empty when waiting is all there is to do."
+    since_ms: NotRequired[int]
+    "How long it has waited."
+
+
+def incarnation_text(incarnation: int) -> str:
+    return f"{incarnation:016x}" if incarnation else ""
+
+
+def view_report(view: View) -> ViewReport:
+    return {
+        "generation": view.generation,
+        "ring": str(view.ring),
+        "quorate": view.quorate,
+        "members": [m.nodeid for m in view.members],
+    }
+
+
+def group_report(group: Group) -> GroupReport:
+    """A group as the switch holds it (for vcsd)."""
+    members: Iterable[Member] = group.members or group.finished_members
+    return {
+        "name": group.name,
+        "level": group.level.name.lower(),
+        "flags": [f.name.lower() for f in GroupFlags if f & group.flags and f.name],
+        "state": group.state.name.lower(),
+        "event": event_text(group.event) if group.event else "",
+        "phase": group.phase.name.lower(),
+        "acked": group.acked_event == group.event and group.acked_phase >= group.phase,
+        "members": [m.nodeid for m in members],
+        "owner": group.owner,
+        "orphan_since_ms": group.orphan_since_ms,
+    }
