@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One node of a cluster, running: engine, coordinator and switch wired together. Several may live in one process (tests do)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
+from bridge.driver import Driver, Fencer
+from bridge.fence_agent import FenceAgent
+from bridge.storage import RecordFile, refuse_cluster_file_system
+from bridge.switch import ClusterInfo, ProviderPort
+from membership.api import Engine, EngineContext, Processor
+from vcs.config.model import ClusterConfig
+from vcs.errors import ConfigError, SwitchError, VcsError
+from vcs.events import EventLog
+from vcs.model import Group, GroupState
+
+if TYPE_CHECKING:
+    from bridge.coordinator.core import Coordinator
+
+LEAVE_TIMEOUT_S = 10.0
+"A clean leave that nobody orders in this time is given up."
+
+EngineFactory = Callable[[EngineContext], Engine]
+
+
+class LeaveRefused(VcsError):
+    """The node is in groups, so it cannot leave cleanly."""
+
+    exit_code = 3
+
+
+class Component:
+    """``await start()``; then it runs until ``leave()``, ``stop()``, or until ``failed`` is set.
+
+    ``failed`` is a future that never gets a result, only an exception: the coordinator's, the disk's, or SeatLost. Whoever waits
+    for it calls ``stop()`` afterwards. The port is the component's from then on: stop() closes it, and the switch takes that as the
+    provider's death unless the node had left.
+    """
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        nodeid: int,
+        switch: ProviderPort,
+        *,
+        engine: EngineFactory,
+        handle: str,
+        state_dir: str,
+        log: EventLog,
+        fencer: Fencer | None = None,
+    ) -> None:
+        self.config = config
+        self.nodeid = nodeid
+        self.handle = handle
+        self.log = log
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.left = asyncio.Event()
+        "Set when the node has left cleanly and nothing of it is in the switch any more."
+        self._switch = switch
+        self._factory = engine
+        self._state_dir = state_dir
+        self._fencer = fencer
+        self._engine: Engine | None = None
+        self._coordinator: Coordinator | None = None
+        self._driver: Driver | None = None
+        self._session = 0
+        self._incarnation = 0
+        self._leave: asyncio.Future[None] | None = None
+        self._stopped = False
+
+    # --- start --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Check everything, take the provider's seat, start the engine. Raises VcsError; then nothing is left running."""
+        if self.config.node(self.nodeid) is None:
+            raise ConfigError([f"node {self.nodeid} is not in the configuration of cluster {self.config.name}"])
+        refuse_cluster_file_system(self._state_dir, "state folder")
+        storage = RecordFile(self._state_dir)
+        record = storage.load()
+        await self._check_agent()
+        try:
+            await self._start(storage, record)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _check_agent(self) -> None:
+        if self._fencer is not None or not self.config.fencing.agent:
+            return
+        agent = FenceAgent(self.config.fencing)
+        await asyncio.to_thread(agent.check)
+        self._fencer = agent
+        self.log.note("fence_agent", path=agent.path, name=agent.metadata.name, action=agent.action)
+
+    async def _start(self, storage: RecordFile, record: bytes | None) -> None:
+        from bridge.coordinator.core import Coordinator
+
+        self._take_seat()
+        # The engine incarnation belongs to this process and to nothing older (SAFETY S1); 0 is no incarnation.
+        local = Processor(self.nodeid, self._incarnation, int.from_bytes(os.urandom(8), "little") or 1)
+        self._coordinator = Coordinator(self.config, local, record)
+        self._driver = Driver(
+            self.config,
+            self._coordinator,
+            self._switch,
+            (self.handle, self._session),
+            storage,
+            self._fencer,
+            self.log,
+            on_left=self._on_left,
+            on_failed=self._on_failed,
+            on_notice=self._on_notice,
+        )
+        engine_dir = os.path.join(self._state_dir, "engine")
+        os.makedirs(engine_dir, mode=0o700, exist_ok=True)
+        self._engine = self._factory(
+            EngineContext(self.config, local, engine_dir, self._driver.sink, self._note_of_engine)
+        )
+        await self._driver.start(self._engine)
+        self.log.note(
+            "bridge_started",
+            nodeid=self.nodeid,
+            handle=self.handle,
+            incarnation=f"{local.boot:x}",
+            engine_incarnation=f"{local.engine:x}",
+            record=record is not None,
+        )
+
+    def _note_of_engine(self, event: str, fields: dict[str, object]) -> None:
+        self.log.note(event, **fields)
+
+    def _take_seat(self) -> None:
+        """Make or adopt the cluster in the switch and become its provider."""
+        try:
+            self._switch.cluster_add(self.handle, self.config.name, self.nodeid)
+        except SwitchError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            self._adopt()
+        try:
+            seat = self._switch.attach(self.handle, self.config.lease.lease_ms)
+        except SwitchError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise VcsError(
+                f"cluster {self.handle} has a provider already", "stop the other vcsd, or give another --handle"
+            ) from error
+        self._session, self._incarnation = seat.session, seat.incarnation
+        held = [g for g in self._switch.groups(self.handle)]
+        self.log.note(
+            "attached",
+            handle=self.handle,
+            incarnation=f"{seat.incarnation:x}",
+            groups=[f"{g.name} ({g.state.name.lower()})" for g in held],
+        )
+
+    def _adopt(self) -> None:
+        """Raises VcsError if the cluster that exists under our handle is another one."""
+        there = next(c for c in self._switch.clusters() if c.handle == self.handle)
+        if (there.name, there.nodeid) != (self.config.name, self.nodeid):
+            raise VcsError(
+                f"handle {self.handle} is node {there.nodeid} of cluster {there.name!r} in this kernel, "
+                f"not node {self.nodeid} of {self.config.name!r}",
+                "correct the configuration or --node, or give another --handle",
+            )
+
+    # --- what the driver says -----------------------------------------------------------------------------------------
+
+    def _on_failed(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # whoever never looks must not get a warning at exit
+        if self._leave is not None and not self._leave.done():
+            self._leave.set_exception(error)
+
+    def _on_notice(self, notice: Notice) -> None:
+        if notice.event == "leave_refused" and self._leave is not None and not self._leave.done():
+            why = notice.fields.get("why") or notice.fields.get("reason") or ""
+            self._leave.set_exception(self._refusal(str(why)))
+
+    def _refusal(self, why: str = "") -> LeaveRefused:
+        held = ", ".join(sorted(g.name for g in self.groups()))
+        if held:
+            return LeaveRefused(
+                f"node {self.nodeid} is in groups: {held}", "unmount and stop what uses them, then try again"
+            )
+        return LeaveRefused(f"node {self.nodeid} cannot leave now{': ' + why if why else ''}")
+
+    def _on_left(self) -> None:
+        if self._leave is not None and not self._leave.done():
+            self._leave.set_result(None)
+
+    # --- what others ask ----------------------------------------------------------------------------------------------
+
+    def groups(self) -> list[Group]:
+        """The local groups as the switch holds them; none if it cannot be asked."""
+        with contextlib.suppress(SwitchError):
+            return self._switch.groups(self.handle)
+        return []
+
+    def live_groups(self) -> list[str]:
+        """Names of what may still write, or wait, on this node's membership."""
+        return sorted(g.name for g in self.groups() if g.state is not GroupState.LEAVING)
+
+    def cluster_info(self) -> ClusterInfo | None:
+        with contextlib.suppress(SwitchError):
+            return next((c for c in self._switch.clusters() if c.handle == self.handle), None)
+        return None
+
+    @property
+    def incarnation(self) -> int:
+        return self._incarnation
+
+    @property
+    def engine(self) -> Engine | None:
+        return self._engine
+
+    def describe(self) -> dict[str, object]:
+        """The coordinator's picture, JSON-able."""
+        return self._coordinator.describe() if self._coordinator is not None else {}
+
+    def why(self) -> object:
+        """What is waited for, on whom; JSON-able."""
+        return self._coordinator.why() if self._coordinator is not None else []
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._driver.counters) if self._driver is not None else {}
+
+    def fence_ack(self, nodeid: int) -> None:
+        """An administrator vouches that the node is off. Raises VcsError for an unknown node."""
+        if self.config.node(nodeid) is None or nodeid == self.nodeid:
+            known = ", ".join(f"{n.id} ({n.name})" for n in self.config.nodes if n.id != self.nodeid)
+            raise VcsError(f"node {nodeid} cannot be acknowledged here", f"one of: {known}")
+        self.log.note("fence_ack", nodeid=nodeid)
+        if self._driver is not None:
+            self._driver.feed(FenceAck(nodeid))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    async def leave(self, timeout_s: float = LEAVE_TIMEOUT_S) -> None:
+        """Leave the cluster cleanly and free the seat. Raises LeaveRefused while in groups, VcsError if it takes too long."""
+        if self.left.is_set():
+            return
+        if self._driver is None or self._stopped:
+            raise VcsError(f"node {self.nodeid} is not running")
+        if self._leave is None or self._leave.done():
+            self._leave = asyncio.get_running_loop().create_future()
+            self._driver.feed(LeaveCluster())
+        try:
+            await asyncio.wait_for(asyncio.shield(self._leave), timeout_s)
+        except TimeoutError:
+            raise VcsError(f"the leave of node {self.nodeid} was not ordered within {timeout_s:g} s") from None
+        if not self.left.is_set():
+            await self._depart()
+
+    async def _depart(self) -> None:
+        """After LeaveDone: nothing is owed to anybody any more."""
+        assert self._driver is not None and self._engine is not None
+        self._driver.close()
+        await self._engine.leave()
+        self._switch.detach(self.handle, self._session)
+        self._switch.cluster_del(self.handle)
+        self.log.note("left", nodeid=self.nodeid)
+        self.left.set()
+
+    async def stop(self) -> None:
+        """Stop at once without a clean leave, unless it happened before: the others see a failure. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._driver is not None:
+            self._driver.close()
+        if self._engine is not None and not self.left.is_set():
+            with contextlib.suppress(VcsError, OSError):
+                await self._engine.leave()
+        with contextlib.suppress(VcsError, OSError):
+            self._switch.close()
