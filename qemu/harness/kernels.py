@@ -4,7 +4,7 @@
 The newest of each series is looked up with apt-cache, downloaded and unpacked into the cache; nothing is
 installed on the host (6.12's headers would pull in an image with its boot loader hooks).
 
-    python -m harness.kernels [6.1 | 6.12 | debug ...]     prints what make and the lab need
+    python -m harness.kernels [6.1 | 6.12 ...]     prints what make and the lab need
     python -m harness.kernels --refresh                    asks apt again for the newest
 """
 
@@ -39,7 +39,9 @@ MODULES = """
 #: what the initrd needs to reach the root image and the channels
 BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "ext4"]
 
-FORMAT = "3"  # raise it when this file changes what lies in the cache
+GUEST = Path(__file__).resolve().parent.parent / "guest"
+
+FORMAT = "4"  # raise it when this file changes what lies in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,22 @@ class Kernel:
         return self.folder / "lib" / "modules" / self.release
 
     @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+    @property
+    def modules_image(self) -> Path:
+        """The modules as a small ext4 file system, the guest's second disk."""
+        return self.folder / "modules.img"
+
+    @property
     def config(self) -> Path:
         return self.kdir / ".config"
+
+
+def _recipe() -> str:
+    """A name of everything but the packages that goes into a kernel's folder."""
+    return digest(FORMAT, *MODULES, *BOOT_MODULES, (GUEST / "initrd-init").read_bytes())
 
 
 def newest(series: str) -> str:
@@ -136,9 +152,32 @@ def _dependencies(base: Path, release: str, names: Iterable[str]) -> list[Path]:
     return list(files)
 
 
-def boot_modules(kernel: Kernel) -> list[Path]:
-    """The files of BOOT_MODULES in load order."""
-    return _dependencies(kernel.folder, kernel.release, BOOT_MODULES)
+def _initrd(folder: Path, release: str, work: Path) -> None:
+    """A busybox, our init and the modules that reach the disks, uncompressed: nothing to unpack under emulation."""
+    root = work / "initrd"
+    for name in ("bin", "dev", "proc", "sys", "root", "modules"):
+        (root / name).mkdir(parents=True)
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise RuntimeError("busybox is missing: make setup installs busybox-static")
+    shutil.copy(busybox, root / "bin" / "busybox")
+    shutil.copy(GUEST / "initrd-init", root / "init")
+    (root / "init").chmod(0o755)
+    order = _dependencies(folder, release, BOOT_MODULES)
+    for path in order:
+        shutil.copy(path, root / "modules" / path.name)
+    (root / "modules" / "order").write_text("".join(f"{p.name}\n" for p in order), encoding="ascii")
+    names = "\n".join(sorted(str(p.relative_to(root)) for p in root.rglob("*")))
+    archive = run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=root, data=names.encode())
+    (folder / "initrd").write_bytes(archive)
+
+
+def ext4_image(tree: Path, image: Path, slack_mib: int = 8) -> None:
+    """A journal-less ext4 file system in the sparse file `image` with the content of `tree`."""
+    used = sum(-(-p.lstat().st_size // 4096) * 4096 + 512 for p in tree.rglob("*"))
+    size = (used * 17 // 16 + (slack_mib << 20)) >> 10
+    layout = ["-O", "^has_journal,^resize_inode,^metadata_csum", "-m", "0", "-E", "lazy_itable_init=1"]
+    run(["mke2fs", "-q", "-F", "-t", "ext4", *layout, "-d", tree, image, f"{size}k"])
 
 
 def _modules(unpacked: Path, release: str, to: Path) -> None:
@@ -182,6 +221,8 @@ def _build(series: str, base: str, packages: list[str], to: Path, final: Path) -
         shutil.copy(vmlinuz, to / "vmlinuz")
         _modules(unpacked, release, to)
         _headers(unpacked, to, final)
+        _initrd(to, release, work)
+        ext4_image(to / "lib" / "modules", to / "modules.img")
     (to / "release").write_text(release, encoding="ascii")
 
 
@@ -193,12 +234,12 @@ def get(series: str, *, refresh: bool = False) -> Kernel:
     if series not in SERIES:
         raise KeyError(f"kernel series {series!r}: known are {', '.join(SERIES)}")
     kinds = cache_dir() / "kernels"
-    current = kinds / f"current-{series}-{FORMAT}"
+    current = kinds / f"current-{series}-{_recipe()}"
     with locked(f"kernel-{series}"):
         if refresh or not current.exists():
             base = newest(series)
             packages = _packages(base)
-            key = f"{base}-{digest(FORMAT, _hashes(packages), *MODULES)}"
+            key = f"{base}-{digest(_recipe(), _hashes(packages))}"
             built("kernels", key, lambda to: _build(series, base, packages, to, kinds / key))
             current.unlink(missing_ok=True)
             current.symlink_to(key)

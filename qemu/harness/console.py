@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kernel output: kept, and searched for reports of broken rules. A test with a splat has failed, passed or not."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SPLAT = re.compile(
+    r"WARNING: (CPU|possible|suspicious|inconsistent|bad unlock|held lock|lock held|locking bug|chain cache|Nested)"
+    r"|\bBUG: |kernel BUG at|\bOops: |general protection fault|KASAN: |KFENCE: |UBSAN: |KCSAN: |Kernel panic"
+    r"|possible (circular|recursive|irq) |suspicious RCU usage|sleeping function called|scheduling while atomic"
+    r"|INFO: task .* blocked for more than|INFO: rcu.* (stall|self-detected)|rcu: INFO: .*stall|soft lockup|hard LOCKUP"
+    r"|unable to handle (kernel|page fault)|refcount_t: |list_(add|del) corruption|ODEBUG: |DEBUG_LOCKS_WARN_ON"
+    r"|kmemleak: \d+ new suspected|Unreferenced object"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Splat:
+    """One bad line and where it was seen."""
+
+    machine: str
+    boot: int
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.machine} (boot {self.boot}): {self.line}"
+
+
+class SplatWatch:
+    """Collects splats of all machines; console and kernel log report the same line, which counts once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Splat, None] = {}
+        self._allowed: list[re.Pattern[str]] = []
+        self._lock = threading.Lock()
+
+    def allow(self, pattern: str) -> None:
+        """Lines matching `pattern` are part of the test."""
+        self._allowed.append(re.compile(pattern))
+
+    def feed(self, machine: str, boot: int, lines: Iterable[str]) -> None:
+        for line in lines:
+            if SPLAT.search(line):
+                text = re.sub(r"^\s*\[\s*[\d.]+\]\s*", "", line).strip()
+                with self._lock:
+                    self._seen[Splat(machine, boot, text)] = None
+
+    @property
+    def found(self) -> list[Splat]:
+        """What was seen and is not allowed."""
+        with self._lock:
+            return [s for s in self._seen if not any(p.search(s.line) for p in self._allowed)]
