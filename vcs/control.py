@@ -87,7 +87,7 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
         self._backend = backend
 
     @varlinkmethod(return_parameter="status", allow_foreign=True)
-    def Status(self) -> dict[str, Any]:
+    def Status(self) -> Any:
         """The cluster as this node sees it: provider, view, quorum, lease, fencing."""
         with _told():
             return dict(self._backend.status())
