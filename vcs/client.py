@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 
 from vcs.errors import DaemonError
 
-SOCKET_PATH = "/run/vcs/vcs.sock"
+RUN_DIR = "/run/vcs"
+SOCKET_PATH = f"{RUN_DIR}/vcs.sock"
 INTERFACE = "org.vcs.Cluster"
 FAILED = f"{INTERFACE}.Failed"
 REPLY_MAX = 64 << 20
@@ -150,9 +151,18 @@ class Client:
 def _refusal(name: str, parameters: Json) -> DaemonError:
     """A Varlink error as an exception."""
     if name == FAILED:
-        return DaemonError(str(parameters.get("message", "refused")), str(parameters.get("remedy", "")))
+        error = DaemonError(str(parameters.get("message", "refused")), str(parameters.get("remedy", "")))
+        code = parameters.get("exit_code")
+        if isinstance(code, int) and 0 < code < 126:
+            error.exit_code = code
+        return error
     about = ", ".join(f"{k} {v}" for k, v in parameters.items())
     return DaemonError(f"vcsd refused the call: {name}{f' ({about})' if about else ''}", "are `vcs` and vcsd of the same version?")
+
+
+def socket_path(handle: str = "") -> str:
+    """Where vcsd listens: the well-known path, or one of its own for a vcsd that was given a handle."""
+    return f"{RUN_DIR}/{handle}.sock" if handle else SOCKET_PATH
 
 
 def running(path: str = SOCKET_PATH) -> bool:

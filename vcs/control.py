@@ -67,11 +67,12 @@ class Backend(Protocol):
 
 
 class Failed(TypedVarlinkErrorReply, interface=INTERFACE):
-    """The call was understood and refused: what is wrong, and what to do about it (may be empty)."""
+    """The call was understood and refused: what is wrong, what to do about it (may be empty), how a command should exit."""
 
     class Parameters:
         message: str
         remedy: str
+        exit_code: int
 
 
 _connection: contextvars.ContextVar["_Protocol"] = contextvars.ContextVar("connection")
@@ -170,7 +171,7 @@ async def _close(source: AsyncIterator[Record]) -> None:
 
 
 def _failed(error: VcsError) -> Failed:
-    return Failed(message=error.message, remedy=error.remedy)
+    return Failed(message=error.message, remedy=error.remedy, exit_code=error.exit_code)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,9 @@ class FakeBackend:
     async def leave(self) -> None:
         await asyncio.sleep(0)
         if self.holders:
-            raise VcsError(f"held by {', '.join(self.holders)}", "umount first")
+            error = VcsError(f"held by {', '.join(self.holders)}", "umount first")
+            error.exit_code = 3
+            raise error
         self.left = True
 
     def fence_ack(self, nodeid: int) -> None:
@@ -132,8 +134,9 @@ def test_the_socket_is_for_root_only(served: Served) -> None:
 def test_a_refusal_carries_message_and_remedy(served: Served) -> None:
     served.backend.holders = ["gfs2:data"]
     with Client(served.path) as client:
-        with pytest.raises(DaemonError, match=r"^held by gfs2:data; umount first$"):
+        with pytest.raises(DaemonError, match=r"^held by gfs2:data; umount first$") as refused:
             client.leave()
+        assert refused.value.exit_code == 3
         with pytest.raises(DaemonError, match="nobody waits for node 9; see `vcs why`"):
             client.fence_ack(9)
         assert client.groups() == []  # the connection is still good
@@ -158,7 +161,7 @@ def test_introspection(served: Served) -> None:
             "method Events(follow: ?bool) -> (events: []object)",
             "method FenceAck(nodeid: int) -> ()",
             "method Leave() -> ()",
-            "error Failed (message: string, remedy: string)",
+            "error Failed (message: string, remedy: string, exit_code: int)",
         ):
             assert line in text.splitlines()
         with pytest.raises(DaemonError, match="org.varlink.service.InterfaceNotFound"):
