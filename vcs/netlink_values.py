@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Decoded attributes of the family `vcs` -> the values of the ports. Pure; what is missing or unknown is EPROTO."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from bridge.switch import ClusterInfo, Hint
+from vcs import _spec
+from vcs.errors import SwitchError
+from vcs.model import Group, GroupFlags, GroupState, Level, Member, Phase, ProviderState, RingId, View
+
+HINT_KINDS = {"cluster-hint": "cluster", "view-hint": "view", "group-hint": "group", "provider-hint": "provider"}
+
+EnumType = TypeVar("EnumType", Level, GroupState, Phase, ProviderState)
+Attributes = Mapping[str, Any]
+"Decoded attributes: int, str or bytes by name; a list of Attributes for a repeated nest."
+
+
+def number(a: Attributes, name: str) -> int:
+    value = a.get(name)
+    if not isinstance(value, int):
+        raise SwitchError(errno.EPROTO, f"the kernel's answer has no {name}", name)
+    return value
+
+
+def text(a: Attributes, name: str) -> str:
+    value = a.get(name)
+    if not isinstance(value, str):
+        raise SwitchError(errno.EPROTO, f"the kernel's answer has no {name}", name)
+    return value
+
+
+def member_list(members: Sequence[Member]) -> list[dict[str, int]]:
+    return [
+        {"nodeid": m.nodeid, "votes": m.votes, "incarnation": m.incarnation, "join-id": m.join_id} for m in members
+    ]
+
+
+def members_of(parts: Iterable[Attributes], name: str, expected: int) -> tuple[Member, ...]:
+    """The members of all parts of a list; EPROTO unless they are as many as the head says."""
+    members = tuple(
+        Member(number(m, "nodeid"), number(m, "incarnation"), m.get("votes", 1), m.get("join-id", 0))
+        for part in parts
+        for m in part.get(name, ())
+    )
+    if len(members) != expected:
+        raise SwitchError(errno.EPROTO, f"the kernel gave {len(members)} of {expected} members", name)
+    return members
+
+
+def cluster_info(a: Attributes) -> ClusterInfo:
+    return ClusterInfo(
+        handle=text(a, "handle"), name=text(a, "name"), nodeid=number(a, "nodeid"),
+        provider=a.get("provider", ""), provider_state=enum(ProviderState, a, "provider-state"),
+        change_seq=number(a, "change-seq"), lease_ms=a.get("lease-ms", 0),
+        lease_remaining_ms=a.get("lease-remaining-ms", 0),
+    )
+
+
+def view_of(parts: Sequence[Attributes]) -> View:
+    if not parts:
+        raise SwitchError(errno.EPROTO, "the kernel gave no view")
+    head = parts[0]
+    generation = number(head, "generation")
+    if any(p.get("generation") != generation for p in parts):
+        raise SwitchError(errno.EPROTO, "the kernel mixed two views in one answer", "generation")
+    quorate = bool(head.get("view-flags", 0) & _spec.ENUMS["view-flags"]["quorate"])
+    members = members_of(parts, "member", number(head, "nr-members"))
+    return View(generation, RingId(head.get("ring-seq", 0), head.get("ring-rep", 0)), quorate, members)
+
+
+def groups_of(parts: Sequence[Attributes]) -> list[Group]:
+    """Groups from the messages of a dump; a long one goes on over several messages with the same head."""
+    by_name: dict[str, list[Attributes]] = {}
+    for part in parts:
+        by_name.setdefault(text(part, "group"), []).append(part)
+    return [
+        replace(
+            group_head(same[0]),
+            members=members_of(same, "member", number(same[0], "nr-members")),
+            finished_members=members_of(same, "finished-member", number(same[0], "nr-finished-members")),
+        )
+        for same in by_name.values()
+    ]
+
+
+def group_head(a: Attributes) -> Group:
+    return Group(
+        name=text(a, "group"), level=enum(Level, a, "level"), flags=GroupFlags(number(a, "group-flags")),
+        state=enum(GroupState, a, "group-state"), event=number(a, "event"), phase=enum(Phase, a, "phase"),
+        acked_event=number(a, "acked-event"), acked_phase=enum(Phase, a, "acked-phase"), members=(),
+        finished_event=number(a, "finished-event"), finished_members=(),
+        view_generation=number(a, "generation"), owner=a.get("owner", ""),
+        owner_epoch=number(a, "owner-epoch"), orphan_since_ms=a.get("orphan-since-ms", 0),
+    )
+
+
+def enum(kind: type[EnumType], a: Attributes, name: str) -> EnumType:
+    try:
+        return kind(number(a, name))
+    except ValueError:
+        raise SwitchError(errno.EPROTO, f"the kernel's answer has an unknown {name}", name) from None
+
+
+def hint_of(command: str, a: Attributes) -> Hint:
+    what = HINT_KINDS.get(command)
+    if what is None:
+        # A newer module tells of something that we do not know: read everything again, that is always right.
+        return Hint("lost")
+    return Hint(what, a.get("handle", ""), a.get("group", ""), a.get("generation", 0))
