@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A cluster of machines with the product on it: the verbs that demo, shell and cluster tests tell their stories with.
+
+Everything is read back from the system itself: sysfs of the switch, mount tables, the DLM's own files, the workload's file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from harness import Cluster
+from harness.machine import Machine
+
+HANDLE = "demo"
+FSNAME = "shared"
+MOUNTPOINT = "/mnt/shared"
+SHARED_DISK = "/dev/vdd"
+SYSFS = "/sys/kernel/vcs"
+WORKLOAD = "/tmp/workload.py"
+KEY = "6b1f" * 16
+"A key for virtual machines that live for minutes; a real one comes from `vcs keygen`."
+
+
+def cluster_toml(nodes: Iterable[int], *, name: str = HANDLE, extra: str = "") -> str:
+    """The configuration of the lab's nodes; ``extra`` is appended (further tables)."""
+    parts = [f'[cluster]\nname = "{name}"\n']
+    for n in nodes:
+        parts.append(
+            f'[[node]]\nid = {n}\nname = "node{n}"\naddress = "10.77.0.{n}"\n[node.fence]\nplug = "node{n}"\n'
+        )
+    parts.append('[fencing]\nagent = "fence_lab"\n')
+    return "\n".join(parts) + extra
+
+
+class VcsCluster:
+    """The product on the machines of a harness Cluster."""
+
+    def __init__(self, lab: Cluster, *, name: str = HANDLE, extra: str = "") -> None:
+        self.lab = lab
+        self.name = name
+        self.toml = cluster_toml(range(1, len(lab) + 1), name=name, extra=extra)
+        self._workload = Path(__file__).with_name("workload.py").read_text(encoding="utf-8")
+        self.writers = 0
+
+    def __getitem__(self, node: int) -> Machine:
+        return self.lab[node]
+
+    # --- the life of a node -------------------------------------------------------------------------------------------
+
+    def install(self, node: int) -> None:
+        """Configuration, key, modules: what packaging and boot would do."""
+        m = self[node]
+        m.write("/etc/vcs/cluster.toml", self.toml)
+        m.write("/etc/vcs/cluster.key", KEY + "\n", mode=0o600)
+        m.run("modprobe vcs && modprobe dlm && modprobe gfs2", timeout=60, check=True)
+        m.write(WORKLOAD, self._workload)
+        m.run(["mkdir", "-p", MOUNTPOINT], check=True)
+
+    def start(self, node: int, *, log: str = "vcsd") -> None:
+        """Start vcsd and return; see wait_quorate."""
+        self[node].spawn("exec vcsd --config /etc/vcs/cluster.toml", log=log)
+
+    def up(self, *nodes: int) -> None:
+        """Install and start on ``nodes`` (default: all that are on), and wait until they are quorate together."""
+        chosen = list(nodes) or [m.spec.node for m in self.lab if m.on]
+        self.lab.each(lambda m: self.install(m.spec.node), *chosen)
+        self.lab.each(lambda m: self.start(m.spec.node), *chosen)
+        self.wait_quorate(*chosen)
+
+    def leave(self, node: int, timeout: float = 30) -> None:
+        """A clean leave; vcsd ends by itself."""
+        self[node].run("vcs leave", timeout=timeout, check=True)
+        self.wait(lambda: self.daemon_pid(node, "vcs.vcsd") == 0, 20, f"vcsd of node {node} to end")
+
+    # --- what the kernel says -----------------------------------------------------------------------------------------
+
+    def sysfs(self, node: int, path: str) -> str:
+        return self[node].read(f"{SYSFS}/{self.name}/{path}").strip()
+
+    def view(self, node: int) -> dict[str, Any]:
+        """The view in the node's kernel: generation, ring, quorate, members (list of nodeids)."""
+        return {
+            "generation": int(self.sysfs(node, "view/generation")),
+            "ring": self.sysfs(node, "view/ring"),
+            "quorate": self.sysfs(node, "view/quorate") == "1",
+            "members": parse_list(self.sysfs(node, "view/members")),
+        }
+
+    def group(self, node: int, lockspace: str = FSNAME) -> dict[str, str]:
+        base = f"{SYSFS}/{self.name}/groups/dlm:{lockspace}"
+        script = f'cd "{base}" && for f in state event phase acked_event nr_members; do echo "$f $(cat $f)"; done'
+        out = self[node].run(script).lines
+        return dict(line.split(" ", 1) for line in out if " " in line)
+
+    def quorate(self, node: int, members: Iterable[int]) -> bool:
+        view = self.view(node)
+        return bool(view["quorate"]) and view["members"] == sorted(members)
+
+    def wait_quorate(self, *nodes: int, members: Iterable[int] | None = None, timeout: float = 60) -> None:
+        """Until the kernels of ``nodes`` hold a quorate view of exactly ``members`` (default: those nodes)."""
+        wanted = sorted(members if members is not None else nodes)
+        self.wait(
+            lambda: all(self.quorate(n, wanted) for n in nodes), timeout, f"a quorate view {wanted} on nodes {list(nodes)}"
+        )
+
+    def wait(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
+        return self.lab.wait(condition, timeout, what)
+
+    # --- GFS2 ---------------------------------------------------------------------------------------------------------
+
+    def mkfs(self, node: int = 1, *, table: str = "", journals: int = 3) -> None:
+        table = table or f"{self.name}:{FSNAME}"
+        self[node].run(
+            f"mkfs.gfs2 -O -p lock_dlm -t {table} -j {journals} -J 8 {SHARED_DISK}", timeout=120, check=True
+        )
+
+    def mount(self, node: int, timeout: float = 90) -> None:
+        self[node].run(f"mount -t gfs2 {SHARED_DISK} {MOUNTPOINT}", timeout=timeout, check=True)
+        if not self.mounted(node):
+            raise AssertionError(f"node {node}: mount succeeded but /proc/mounts does not show {MOUNTPOINT}")
+
+    def mounted(self, node: int) -> bool:
+        return any(line.split()[1:3] == [MOUNTPOINT, "gfs2"] for line in self[node].read("/proc/mounts").splitlines())
+
+    def umount(self, node: int, timeout: float = 90) -> None:
+        self[node].run(f"umount {MOUNTPOINT}", timeout=timeout, check=True)
+        if self.mounted(node):
+            raise AssertionError(f"node {node}: still mounted after umount")
+
+    # --- the workload -------------------------------------------------------------------------------------------------
+
+    def start_writer(self, node: int, *, pause_ms: float = 10, limit: int = 0) -> str:
+        """Start a writer; returns the name of its log, whose lines are records that were fsynced."""
+        self.writers += 1
+        log = f"writer{self.writers}"
+        self[node].spawn(
+            f"exec python3 -S {WORKLOAD} write {MOUNTPOINT}/journal {node} {self.writers:x} {pause_ms} {limit}", log=log
+        )
+        return log
+
+    def written(self, node: int, log: str, *, boot: int = 0) -> list[dict[str, Any]]:
+        """The fsynced records that the writer has reported so far, with ``host_ns`` of their completion."""
+        m = self[node]
+        folder = m.folder / f"boot{boot or m.boots}"
+        path = folder / f"{log}.log"
+        offset = m.offset.boottime_ns if m.offset else 0
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # the last line of a node that lost power
+            records.append(record | {"host_ns": record["t"] + offset})
+        return records
+
+    def stop_writers(self, node: int) -> None:
+        """SIGTERM to this node's writers, and wait until they are gone (one may wait for a lock)."""
+        self[node].run(f"pkill -f '^python3 -S {WORKLOAD}'")
+        self.wait(lambda: self[node].run(f"pgrep -f '^python3 -S {WORKLOAD}'").rc == 1, 60, f"writers of node {node} to end")
+
+    def check_file(self, node: int, name: str = "journal") -> dict[str, Any]:
+        """Read the shared file on ``node``: {"records", "writers", "problems"}."""
+        result = self[node].run(f"python3 -S {WORKLOAD} check {MOUNTPOINT}/{name}", timeout=60)
+        answer: dict[str, Any] = json.loads(result.out)
+        return answer
+
+    # --- daemons ------------------------------------------------------------------------------------------------------
+
+    def daemon_pid(self, node: int, module: str) -> int:
+        """Pid of the first process whose command line runs ``module``, 0 if there is none."""
+        out = self[node].run(f"pgrep -o -f 'python3.*-m {module}( |$)'").out.split()
+        return int(out[0]) if out else 0
+
+    def kill_daemon(self, node: int, module: str = "vcs.vcsd") -> int:
+        """kill -9; the host's ns just before."""
+        pid = self.daemon_pid(node, module)
+        if not pid:
+            raise AssertionError(f"node {node}: no {module} is running")
+        when = time.monotonic_ns()
+        self[node].run(f"kill -9 {pid}", check=True)
+        return when
+
+
+def parse_list(text: str) -> list[int]:
+    """``1-3,7`` -> [1, 2, 3, 7]."""
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
