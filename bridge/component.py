@@ -110,10 +110,10 @@ class Component:
             self.config,
             self._coordinator,
             self._switch,
-            (self.handle, self._session),
-            storage,
-            self._fencer,
-            self.log,
+            seat=(self.handle, self._session),
+            storage=storage,
+            fencer=self._fencer,
+            log=self.log,
             on_left=self._on_left,
             on_failed=self._on_failed,
             on_notice=self._on_notice,
@@ -153,12 +153,11 @@ class Component:
                 f"cluster {self.handle} has a provider already", "stop the other vcsd, or give another --handle"
             ) from error
         self._session, self._incarnation = seat.session, seat.incarnation
-        held = [g for g in self._switch.groups(self.handle)]
         self.log.note(
             "attached",
             handle=self.handle,
             incarnation=f"{seat.incarnation:x}",
-            groups=[f"{g.name} ({g.state.name.lower()})" for g in held],
+            groups=[f"{g.name} ({g.state.name.lower()})" for g in self._switch.groups(self.handle)],
         )
 
     def _adopt(self) -> None:

@@ -81,6 +81,7 @@ class Driver:
         config: ClusterConfig,
         coordinator: Decider,
         switch: ProviderPort,
+        *,
         seat: tuple[str, int],
         storage: RecordFile,
         fencer: Fencer | None,
@@ -89,6 +90,7 @@ class Driver:
         on_failed: Callable[[BaseException], None],
         on_notice: Callable[[Notice], None] = lambda _notice: None,
     ) -> None:
+        """``seat`` is (handle, session) of the attach."""
         self._config = config
         self._coordinator = coordinator
         self._switch = switch

@@ -43,10 +43,9 @@ class SystemdFormatter(logging.Formatter):
 class DroppingQueueHandler(logging.handlers.QueueHandler):
     """Puts records into the queue, or counts them."""
 
-    queue: queue.Queue[logging.LogRecord]
-
     def __init__(self, target: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(target)
+        self._target = target
         self.dropped = 0
         self._told = 0
 
@@ -54,7 +53,7 @@ class DroppingQueueHandler(logging.handlers.QueueHandler):
         if self.dropped != self._told:
             record.msg = f"{record.msg} [{self.dropped - self._told} log records before this were dropped]"
         try:
-            self.queue.put_nowait(record)
+            self._target.put_nowait(record)
         except queue.Full:
             self.dropped += 1
         else:
@@ -72,7 +71,7 @@ class Log:
         logging.getLogger().removeHandler(self.handler)
         with contextlib.suppress(queue.Full):
             self._listener.enqueue_sentinel()
-        thread = self._listener._thread  # type: ignore[attr-defined]
+        thread = self._listener._thread
         if thread is not None:
             thread.join(timeout_s)
 

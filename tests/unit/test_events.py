@@ -28,7 +28,7 @@ def test_it_never_raises(tmp_path: Path) -> None:
     log.note("fine", a=object())
     log.note("bad", loop=loop)
     assert log.dropped == 2 and [r["event"] for r in seen] == ["fine"]
-    log.subscribe(lambda _record: 1 / 0)  # type: ignore[arg-type, return-value]
+    log.subscribe(lambda _record: 1 / 0)  # type: ignore[arg-type]
     log.note("again")
     assert seen[-1]["event"] == "again"
 
@@ -36,7 +36,7 @@ def test_it_never_raises(tmp_path: Path) -> None:
 def test_a_long_line_says_that_it_was_cut(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     events.EventLog(str(path), "n", "s").note("big", text="x" * (1 << 17))
-    assert list(events.read(str(path)))[0]["truncated"] > (1 << 17)  # type: ignore[operator]
+    assert next(events.read(str(path)))["truncated"] > (1 << 17)  # type: ignore[operator]
 
 
 def test_two_writers_rotate_and_a_tail_loses_nothing_that_it_was_there_for(tmp_path: Path) -> None:

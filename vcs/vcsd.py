@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The daemon: one node of one cluster, with dlm_glue as its child and the control socket as its door.
+
+How it ends. SIGTERM and SIGINT: when no group is live here, the node leaves the cluster cleanly and the exit code is 0. When groups are
+live, nothing is pretended: vcsd names them and ends with code 3, dlm_glue stays, the switch stops the groups, and the other nodes
+treat this one as failed. `vcs leave` does the same as the first and refuses the second. When the bridge cannot go on (its disk, its
+seat in the switch), the code is 1. A wrong configuration or fence agent: 78.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vcs import log as vcs_log
+from vcs.child import OutlivingChild, journal_memfd, uevent_socket
+from vcs.component import LockFile, own_node, sd_notify
+from vcs.config.model import ClusterConfig, NodeConfig
+from vcs.errors import ConfigError, VcsError
+from vcs.events import EventLog
+
+if TYPE_CHECKING:
+    from bridge.component import Component
+    from bridge.switch import ProviderPort
+
+EXIT_LIVE = 3
+GLUE = "dlm_glue.component"
+STOP_LEAVE_S = 8.0
+"How long a clean leave may take at SIGTERM, when nobody is there to be told of it otherwise."
+
+logger = logging.getLogger("vcsd")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    config: ClusterConfig
+    node: NodeConfig
+    handle: str
+    state_dir: str
+    run_dir: str
+    glue: bool
+    realtime: bool
+    switch: str
+    "module:factory of the port to the switch."
+
+
+def load_object(name: str) -> Callable[[], ProviderPort]:
+    """``module:attribute``. Raises ConfigError."""
+    module, _, attribute = name.partition(":")
+    try:
+        found: Callable[[], ProviderPort] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError([f"{name}: {error}"]) from None
+    return found
+
+
+class Daemon:
+    """What runs between ``run()``'s begin and end; everything is undone in reverse order."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.events = EventLog(f"{options.run_dir}/events.jsonl", options.node.name, "vcsd")
+        self._stop = asyncio.Event()
+        self._signals = 0
+        self._component: Component | None = None
+        self._glue: OutlivingChild | None = None
+
+    async def run(self) -> int:
+        """The exit code. Raises VcsError if it could not start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number.name)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        async with contextlib.AsyncExitStack() as stack:
+            lock = LockFile(f"{self.options.run_dir}/vcsd-{self.options.handle}.lock")
+            stack.callback(lock.close)
+            stack.callback(self.events.close)
+            component = await self._start(stack)
+            sd_notify("READY=1")
+            logger.info(
+                "node %s (%d) of cluster %s runs, handle %s",
+                self.options.node.name,
+                self.options.node.id,
+                self.options.config.name,
+                self.options.handle,
+            )
+            await self._until_end(component)
+            sd_notify("STOPPING=1")
+            return await self._end(component)
+        raise AssertionError("unreachable")
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> Component:
+        # Everything is imported before memory is locked: a page fault on a Python file later could wait for the disk (SAFETY S20).
+        from bridge.backend import ComponentBackend
+        from membership.registry import engine_factory
+
+        from bridge.component import Component
+        from vcs.control import ControlServer
+
+        o = self.options
+        port = load_object(o.switch)()
+        engine = engine_factory(o.config.engine)
+        if o.realtime:
+            from vcs import realtime
+
+            realtime.setup()
+        component = Component(
+            o.config, o.node.id, port, engine=engine, handle=o.handle, state_dir=o.state_dir, log=self.events
+        )
+        self._component = component
+        stack.push_async_callback(component.stop)
+        await component.start()
+        control = ControlServer(f"{o.run_dir}/vcs.sock", ComponentBackend(component, self._stop.set))
+        await control.start()
+        stack.push_async_callback(control.close)
+        if o.glue:
+            self._glue = self._make_glue()
+            await self._glue.start()
+            stack.push_async_callback(self._glue.abandon)
+        return component
+
+    def _make_glue(self) -> OutlivingChild:
+        o = self.options
+        argv = [sys.executable, "-m", GLUE, "--handle", o.handle, "--run-dir", o.run_dir, "--node", str(o.node.id)]
+        return OutlivingChild(
+            "dlm_glue",
+            argv,
+            f"{o.run_dir}/dlm_glue.pid",
+            {"VCS_UEVENT_FD": uevent_socket, "VCS_JOURNAL_FD": journal_memfd},
+            self.events,
+        )
+
+    async def _until_end(self, component: Component) -> None:
+        stop = asyncio.create_task(self._stop.wait())
+        left = asyncio.create_task(component.left.wait())
+        await asyncio.wait((stop, left, component.failed), return_when=asyncio.FIRST_COMPLETED)
+        for task in (stop, left):
+            task.cancel()
+
+    async def _end(self, component: Component) -> int:
+        """Leave cleanly if that can be done; the exit code says what happened."""
+        if component.failed.done():
+            error = component.failed.exception()
+            logger.critical("the bridge cannot go on: %s", error, exc_info=None if isinstance(error, VcsError) else error)
+            return 1
+        if not component.left.is_set():
+            live = component.live_groups()
+            if live:
+                logger.error(
+                    "stopped while groups are live here: %s. The other nodes treat this node as failed; "
+                    "unmount first, or use `vcs leave`, which refuses instead",
+                    ", ".join(live),
+                )
+                self.events.note("stopped_live", groups=live)
+                return EXIT_LIVE
+            leaving = asyncio.create_task(component.leave(STOP_LEAVE_S))
+            impatient = asyncio.create_task(self._second_signal())
+            await asyncio.wait((leaving, impatient), return_when=asyncio.FIRST_COMPLETED)
+            impatient.cancel()
+            if not leaving.done():
+                leaving.cancel()
+                logger.error("stopped before the clean leave was done")
+                return 1
+            error = leaving.exception()
+            if error is not None:
+                logger.error("no clean leave: %s", error)
+                return error.exit_code if isinstance(error, VcsError) else 1
+        if self._glue is not None:
+            await self._glue.stop()
+        logger.info("left the cluster cleanly")
+        return 0
+
+    async def _second_signal(self) -> None:
+        self._stop.clear()
+        await self._stop.wait()
+
+    def _on_stop_signal(self, name: str) -> None:
+        self._signals += 1
+        logger.info("%s: stopping", name)
+        self._stop.set()
+
+    def _on_hangup(self) -> None:
+        logger.info("SIGHUP is ignored: the configuration is read at the start only")
+
+
+async def _run(options: Options) -> int:
+    return await Daemon(options).run()
+
+
+def prepare(options: Options) -> None:
+    """Make the folders. Raises VcsError for a place that cannot be used."""
+    from bridge.storage import refuse_cluster_file_system
+
+    for path, what, mode in ((options.run_dir, "run folder", 0o755), (options.state_dir, "state folder", 0o700)):
+        refuse_cluster_file_system(path, what)
+        try:
+            Path(path).mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError([f"{what} {path}: {error.strerror}; run this as root, or give another folder"]) from None
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "config_path", default="/etc/vcs/cluster.toml", show_default=True, help="The configuration.")
+@click.option("--node", default="", help="Name or id of this node.  [default: by host name, then by address]")
+@click.option("--handle", default="", help="Handle of the cluster in this kernel.  [default: the cluster's name]")
+@click.option("--state-dir", default="/var/lib/vcs", show_default=True, help="What must survive a power cut.")
+@click.option("--run-dir", default="/run/vcs", show_default=True, help="Sockets, locks and the event log (a tmpfs).")
+@click.option("--engine", default="", help="Membership engine, instead of the configuration's.")
+@click.option("--no-glue", is_flag=True, help="Do not start dlm_glue.")
+@click.option("--no-realtime", is_flag=True, help="Do not lock memory or ask for real-time priority (for tests).")
+@click.option("--switch", default="vcs.netlink:KernelSwitch", hidden=True, help="Port to the switch (for tests).")
+@click.option("--verbose", "-v", is_flag=True, help="Log more.")
+def main(  # noqa: PLR0917 - click hands them over by name
+    config_path: str,
+    node: str,
+    handle: str,
+    state_dir: str,
+    run_dir: str,
+    engine: str,
+    no_glue: bool,
+    no_realtime: bool,
+    switch: str,
+    verbose: bool,
+) -> None:
+    """Run one node of a cluster, as /etc/vcs/cluster.toml says."""
+    running = vcs_log.start(logging.DEBUG if verbose else logging.INFO)
+    try:
+        from vcs.config.load import load
+
+        config = load(config_path)
+        if engine:
+            config = replace(config, engine=engine)
+        options = Options(
+            config,
+            own_node(config, node),
+            handle or config.name,
+            state_dir,
+            run_dir,
+            glue=not no_glue,
+            realtime=not no_realtime,
+            switch=switch,
+        )
+        prepare(options)
+        code = asyncio.run(_run(options))
+    except ConfigError as error:
+        for problem in error.problems:
+            logger.error("%s", problem)
+        code = error.exit_code
+    except VcsError as error:
+        logger.error("%s", error)
+        code = error.exit_code
+    except OSError as error:
+        logger.error("%s", error)
+        code = 1
+    running.stop()
+    # A fence agent's thread must not hold a daemon that is done: no interpreter shutdown that joins threads.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
