@@ -29,7 +29,7 @@ def _boots_with_kvm(kernel: Kernel) -> bool:
     """Boot into an init that ends at once; the kernel's own line about starting it is the proof."""
     argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35", "-m", "256"]
     argv += [*qemu_accel("kvm"), "-kernel", str(kernel.vmlinux), "-initrd", str(kernel.initrd), "-no-reboot"]
-    argv += ["-serial", "stdio", "-append", "console=ttyS0 panic=-1 rdinit=/bin/busybox"]
+    argv += ["-serial", "stdio", "-append", "console=ttyS0 panic=-1 rdinit=/dev/null"]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -33,11 +33,15 @@ GUEST_PYTHON = ["pytest>=8", "pytest-timeout>=2.3"]
 EXCLUDE = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*"]
 PLATFORMS = ["manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64", "manylinux_2_34_x86_64"]
 
-INITTAB = """\
-::sysinit:/opt/vcs/src/lab/rcS
-::respawn:/opt/vcs/src/lab/agent-run
-::ctrlaltdel:/bin/busybox poweroff -f
-"""
+#: what the payload brings, at its places in the system
+LINKS = {
+    "lib/modules": "/opt/vcs/src/lab/modules",
+    "usr/local/bin": "/opt/vcs/src/lab/bin",
+    "usr/sbin/mount.gfs2": "/opt/vcs/src/lab/bin/mount.gfs2",
+    "usr/sbin/fence_lab": "/opt/vcs/src/lab/fence_lab",
+}
+
+HOSTS = "127.0.0.1 localhost\n" + "".join(f"10.77.0.{n} node{n}\n" for n in range(1, 17))
 
 
 def python_requirements() -> list[str]:
@@ -87,17 +91,28 @@ def _root(debian: Path, packages: Path, to: Path) -> None:
         shutil.copytree(packages / "lib", vcs / "lib")
         compile_all = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
         run(["chroot", root, *compile_all, "/opt/vcs/lib"])
-        (root / "etc" / "inittab").write_text(INITTAB, encoding="ascii")
+        (root / "etc" / "hosts").write_text(HOSTS, encoding="ascii")
+        _link(root)
         (root / "etc" / "fstab").write_text("", encoding="ascii")
         shutil.rmtree(root / "var" / "lib" / "apt", ignore_errors=True)
         ext4_image(root, to / "root.img", slack_mib=256)
+
+
+def _link(root: Path) -> None:
+    """Point LINKS into the payload, over whatever Debian has there."""
+    for place, target in LINKS.items():
+        path = root / place
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
 
 
 def get() -> Path:
     """The root image's path; built if the cache has none. Needs root (chroot, ownership in the image)."""
     debian_key = digest(FORMAT, SUITE, *DEBIAN, *EXCLUDE)
     python_key = digest(FORMAT, PYTHON, *python_requirements())
-    key = digest(debian_key, python_key, INITTAB)
+    key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS))
     final = cache_dir() / "images" / key / "root.img"
     if not final.exists():
         debian = built("debian", debian_key, _debian)

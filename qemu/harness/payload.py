@@ -17,7 +17,7 @@ from harness.cache import built, cache_dir, digest, prune, run
 from harness.image import PROJECT
 from harness.kernels import GUEST, Kernel, ext4_image
 
-FORMAT = "1"  # raise it when this file changes what lies in the payload
+FORMAT = "2"  # raise it when this file changes what lies in the payload
 PACKAGES = ["vcs", "bridge", "membership", "dlm_glue", "tests", "tools"]
 FILES = ["pyproject.toml"]
 MOUNT = "/opt/vcs/src"
@@ -71,15 +71,18 @@ def _bytecode(source: Path, content: bytes, inside: str, target: Path) -> None:
 
 
 def _tables(tree: Path, kernel: Kernel) -> None:
-    """depmod over the kernel's modules and ours together; the guest only copies the tables."""
+    """The guest's /lib/modules: depmod's tables over the kernel's modules and ours together, and links to both."""
     with tempfile.TemporaryDirectory(prefix="vcs-depmod-", dir=cache_dir()) as name:
         lib = Path(name) / "lib" / "modules" / kernel.release
         shutil.copytree(kernel.modules, lib, copy_function=os.link)
         shutil.copytree(tree / "lab" / "updates", lib / "updates")
         run(["depmod", "-b", name, kernel.release])
-        (tree / "lab" / "tables").mkdir()
+        tables = tree / "lab" / "modules" / kernel.release
+        tables.mkdir(parents=True)
+        (tables / "kernel").symlink_to(f"/opt/vcs/modules/{kernel.release}/kernel")
+        (tables / "updates").symlink_to("../../updates")
         for table in lib.glob("modules.*"):
-            shutil.copy(table, tree / "lab" / "tables" / table.name)
+            shutil.copy(table, tables / table.name)
 
 
 def _build(files: dict[str, Path], contents: dict[str, bytes], kernel: Kernel, to: Path) -> None:
