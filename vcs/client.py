@@ -6,7 +6,6 @@ A Varlink message is one JSON object and a NUL byte. The server's side is vcs/co
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 from collections.abc import Iterator, Mapping
@@ -158,15 +157,3 @@ def _refusal(name: str, parameters: Json) -> DaemonError:
         return error
     about = ", ".join(f"{k} {v}" for k, v in parameters.items())
     return DaemonError(f"vcsd refused the call: {name}{f' ({about})' if about else ''}", "are `vcs` and vcsd of the same version?")
-
-
-def socket_path(handle: str = "") -> str:
-    """Where vcsd listens: the well-known path, or one of its own for a vcsd that was given a handle."""
-    return f"{RUN_DIR}/{handle}.sock" if handle else SOCKET_PATH
-
-
-def running(path: str = SOCKET_PATH) -> bool:
-    """Whether somebody listens on the control socket."""
-    with contextlib.suppress(DaemonError), Client(path):
-        return True
-    return False

@@ -41,6 +41,8 @@ CONNECTIONS_MAX = 64
 CALL_MAX = 64 << 10
 "Longest call in bytes."
 ACCEPT_PAUSE_S = 1.0
+FINISH_S = 1.0
+"How long an answer may take to be read when the server ends."
 BATCH = 200
 "Events in one reply."
 
@@ -189,7 +191,7 @@ class _Protocol(VarlinkInterfaceServerProtocol):
     def __init__(self, registry: VarlinkInterfaceRegistry, watch: socket.socket) -> None:
         super().__init__(registry)
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        "Done when the peer has closed the connection."
+        "Done when the peer has closed the connection, or the server ends."
         self._watch = watch
 
     def _peek(self) -> None:
@@ -211,6 +213,15 @@ class _Protocol(VarlinkInterfaceServerProtocol):
         if self._watch.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._watch)
             self._watch.close()
+
+    async def finish(self, limit_s: float) -> None:
+        """End a stream of events, and wait until what is being answered has been answered and read."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._inflight:
+                    await asyncio.wait(self._inflight)
 
     def message_received(self, data: bytes, fds: FileDescriptorArray | None) -> None:
         if len(self._recv_buffer) + len(data) > CALL_MAX:
@@ -249,7 +260,7 @@ class ControlServer:
         )
         self._registry.register_interface(_Cluster(backend))
         self._listener: socket.socket | None = None
-        self._transports: set[VarlinkTransport] = set()
+        self._connections: dict[VarlinkTransport, _Protocol] = {}
 
     async def start(self) -> None:
         """Bind and listen. A socket that nobody serves any more is replaced; DaemonError if somebody does."""
@@ -270,7 +281,7 @@ class ControlServer:
         asyncio.get_running_loop().add_reader(listener, self._accept)
 
     async def close(self) -> None:
-        """Stop listening, end all connections, remove the socket."""
+        """Stop listening, remove the socket, end all connections: those in a call get their answer first, within a second."""
         if self._listener is None:
             return
         asyncio.get_running_loop().remove_reader(self._listener)
@@ -278,10 +289,11 @@ class ControlServer:
         self._listener = None
         with contextlib.suppress(OSError):
             os.unlink(self.path)
-        transports = list(self._transports)
-        for transport in transports:
+        connections = dict(self._connections)
+        await asyncio.gather(*(protocol.finish(FINISH_S) for protocol in connections.values()))
+        for transport in connections:
             transport.abort()
-        for transport in transports:
+        for transport in connections:
             await transport.closed_future
 
     def _remove_stale(self) -> None:
@@ -315,11 +327,12 @@ class ControlServer:
                 loop.remove_reader(self._listener)
                 loop.call_later(ACCEPT_PAUSE_S, self._resume_accepting)
             return
-        if len(self._transports) >= CONNECTIONS_MAX:
+        if len(self._connections) >= CONNECTIONS_MAX:
             connection.close()
             return
         connection.setblocking(False)
         watch = connection.dup()
-        transport = VarlinkTransport(loop, connection, connection, _Protocol(self._registry, watch))
-        self._transports.add(transport)
-        transport.closed_future.add_done_callback(lambda _done: self._transports.discard(transport))
+        protocol = _Protocol(self._registry, watch)
+        transport = VarlinkTransport(loop, connection, connection, protocol)
+        self._connections[transport] = protocol
+        transport.closed_future.add_done_callback(lambda _done: self._connections.pop(transport))

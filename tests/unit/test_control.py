@@ -264,6 +264,36 @@ def _answers(served: Served) -> bool:
         return False
 
 
+def test_the_answer_of_a_leave_arrives_though_the_daemon_ends_with_it(served: Served) -> None:
+    """vcsd closes its socket as soon as it has left: the one who asked must still be told."""
+    ending: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        ending.append(asyncio.ensure_future(served.server.close()))
+        await asyncio.sleep(0.05)  # the end begins before the answer is there
+
+    served.backend.leave = leave  # type: ignore[method-assign]
+    with Client(served.path) as client:
+        client.leave()
+
+
+def test_the_end_of_the_server_ends_a_follower_properly(served: Served) -> None:
+    with Client(served.path) as client:
+        events = client.events(follow=True)
+        assert [next(events)["event"] for _ in range(3)] == ["past0", "past1", "past2"]
+        served.run(served.server.close())
+        assert list(events) == []  # a last reply, not a lost connection
+
+
+def test_a_caller_that_never_reads_cannot_keep_the_server_from_ending(served: Served) -> None:
+    served.backend.history = [{"event": "x" * 60000} for _ in range(100)]
+    peer = raw(served)
+    peer.sendall(json.dumps({"method": f"{INTERFACE}.Events", "more": True}).encode() + b"\0")
+    assert peer.recv(1)
+    served.run(served.server.close())
+    peer.close()
+
+
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(NotRunning, match="vcsd is not running"):
         Client(str(tmp_path / "none.sock"))
