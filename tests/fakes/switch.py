@@ -183,8 +183,9 @@ class FakeSwitch:
         if not 0 < ring.seq <= U64_MAX or not 0 < ring.rep <= NODEID_MAX:
             raise refuse(errno.EINVAL, f"ring {ring} out of range", "ring-seq")
         check_members(members)
-        if quorate and all(m.nodeid != cluster.nodeid for m in members):
-            raise refuse(errno.EINVAL, "a quorate view holds this node", "member")
+        me = (cluster.nodeid, self.incarnation)
+        if quorate and all((m.nodeid, m.incarnation) != me for m in members):
+            raise refuse(errno.EPROTO, "a quorate view holds this node with its boot incarnation", "member")
         view = View(cluster.view.generation + 1, ring, quorate, tuple(sorted(members)))
         cluster.view = view
         self._changed(cluster, "view_install", "view", number=view.generation)

@@ -132,7 +132,7 @@ def check_name(name: str, attribute: str) -> None:
     raw = name.encode()
     if not 0 < len(raw) <= NAME_MAX:
         raise refuse(errno.ERANGE, f"{attribute} must be 1 to {NAME_MAX} bytes", attribute)
-    if b"\0" in raw or b"/" in raw:
+    if b"\0" in raw or b"/" in raw or raw in (b".", b".."):
         raise refuse(errno.EINVAL, f"{attribute} holds a character that it must not", attribute)
 
 

@@ -134,6 +134,7 @@ BAD: dict[str, Callable[[World], object]] = {
     "group empty": lambda w: w.consumer(""),
     "group too long": lambda w: w.consumer("g" * (NAME_MAX + 1)),
     "group with a slash": lambda w: w.consumer("a/b"),
+    "group that is a parent folder": lambda w: w.consumer(".."),
     "owner too long": lambda w: w.consumer(owner="o" * (NAME_MAX + 1)),
     "unknown flag": lambda w: w.consumer(flags=GroupFlags(1 << 30)),
     "unknown level": lambda w: w.reader.join(w.handle, "g", 9, GroupFlags.NONE, "o"),  # type: ignore[arg-type]
@@ -141,7 +142,6 @@ BAD: dict[str, Callable[[World], object]] = {
     "member incarnation zero": lambda w: w.view(w.me, Member(2, 0)),
     "member twice": lambda w: w.view(w.me, Member(2, 5), Member(2, 6)),
     "too many members": lambda w: w.view(w.me, *(Member(n, 5) for n in range(2, MEMBERS_MAX + 2))),
-    "quorate without this node": lambda w: w.view(w.peer),
     "event zero": lambda w: w.stop(0, "here"),
     "fenced nodeid zero": lambda w: w.provider.fenced(w.handle, w.session, 0, 1),
     "claim empty": lambda w: w.provider.claim("", b""),
@@ -352,6 +352,15 @@ def test_a_view_is_kept_as_given_with_its_members_sorted(world: World) -> None:
     assert view.members == tuple(sorted(members))
     world.view(world.peer, quorate=False)
     assert not world.reader.view(world.handle).quorate
+
+
+def test_a_quorate_view_holds_this_node_as_it_is(world: World) -> None:
+    """S1: a view with another boot incarnation of this node is not about this kernel."""
+    for members in ((world.peer,), (Member(1, world.incarnation + 1), world.peer)):
+        with refused(errno.EPROTO):
+            world.view(*members)
+    assert world.reader.view(world.handle).generation == 0
+    world.view(world.peer, quorate=False)
 
 
 def test_generations_rise_strictly_also_over_a_new_provider(world: World) -> None:
