@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The coordinator: one deterministic state machine over one totally ordered stream. Pure: time and bytes are arguments.
+
+Life of a regular configuration (``Mode``)::
+
+    COLLECT --all Exchanges delivered--> [SNAPSHOT --delivered-->] PRIMARY     quorate: messages change the state, decisions are taken
+                                                                  | INQUORATE  state untouched, local stops and leaves only
+                                                                  | WAITING    cold start: not everybody was seen yet
+
+A transitional configuration ends it: messages still update the state, nothing is decided or ordered until the next regular one is
+merged and quorate (SAFETY S5). Where a file of this package says "the state", it means the replicated one of state.py.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from bridge.coordinator import explain, merge, messages, persist, quorum
+from bridge.coordinator.api import (
+    Effect,
+    FenceAck,
+    FenceDone,
+    Input,
+    LeaveCluster,
+    LocalGroups,
+    Notice,
+    RenewLease,
+    Tick,
+    WakeAt,
+)
+from bridge.coordinator.apply import apply, decide
+from bridge.coordinator.feed import Feeder
+from bridge.coordinator.merge import Present
+from bridge.coordinator.messages import Body, Exchange, FenceResult, GroupReport, NodeOff, Snapshot
+from bridge.coordinator.state import NO_RING, State, from_json, to_json
+from membership.api import Configuration, Kind, Message, Processor, Rotation
+from vcs.config.model import ClusterConfig
+from vcs.errors import RemoteError
+
+MESSAGE_MAX: Final = 32768
+"Default for the largest payload submitted in one piece; the driver passes its engine's."
+RENEWALS_PER_LEASE: Final = 10
+"A lease is renewed at most so often in its own length."
+
+
+class Mode(Enum):
+    START = "start"
+    COLLECT = "collect"
+    SNAPSHOT = "snapshot"
+    PRIMARY = "primary"
+    INQUORATE = "inquorate"
+    WAITING = "waiting"
+
+
+class Coordinator:
+    """``handle`` is the whole interface beside the two pictures ``describe`` and ``why``."""
+
+    def __init__(
+        self, config: ClusterConfig, local: Processor, record: bytes | None, message_max: int = MESSAGE_MAX
+    ) -> None:
+        """``record``: the newest Persist of this node, or None. A record that cannot be read counts as none, and is counted."""
+        self.config = config
+        self.local = local
+        self.state = State()
+        self.mode = Mode.START
+        self.regular = False
+        self.ring = NO_RING
+        self.members: tuple[Processor, ...] = ()
+        self.present: dict[int, Present] = {}
+        self.votes = quorum.Votes(0, config.expected_votes)
+        self.counters = {"garbage": 0, "stale": 0, "rejected": 0, "unmerged": 0, "bad_record": 0}
+        self.foreign: dict[int, str] = {}
+        "nodeid -> why its last message was not understood."
+        self.acked: set[int] = set()
+        "Nodes declared off while this node waited for all; kept over configurations, told in the Exchange."
+        self.off: set[int] = set()
+        "The same, as ordered in this ring."
+        self.late = False
+        self.feed = Feeder(config, local, message_max)
+        self._assembler = messages.Assembler()
+        self._sent_exchange = False
+        self._wake: int | None = None
+        self._renewed_ns = 0
+        self._record: bytes | None = None
+        if record is not None:
+            try:
+                persist.decode(record)
+                self._record = record
+            except RemoteError:
+                self.counters["bad_record"] += 1
+
+    # --- inputs -------------------------------------------------------------------------------------------------------------
+    def handle(self, event: Input, now_ns: int) -> list[Effect]:
+        """Take one input; return what to do, in this order. Never raises for anything that a peer or the switch says."""
+        self.feed.out = []
+        if isinstance(event, Configuration):
+            self._configuration(event)
+        elif isinstance(event, Message):
+            self._message(event)
+        elif isinstance(event, LocalGroups):
+            self.feed.read(event.groups)
+        elif isinstance(event, Rotation):
+            self._rotation(event)
+        elif isinstance(event, FenceDone):
+            self._fence_done(event)
+        elif isinstance(event, LeaveCluster):
+            self._leave_cluster()
+        elif isinstance(event, FenceAck):
+            self.feed.say(NodeOff(event.nodeid))
+        else:
+            assert isinstance(event, Tick)
+        self._advance(now_ns)
+        return self.feed.out
+
+    def _configuration(self, event: Configuration) -> None:
+        self.regular = event.kind is Kind.REGULAR
+        self.feed.note("configuration", kind=event.kind.name.lower(), ring=str(event.ring), members=[m.nodeid for m in event.members])
+        if not self.regular:
+            return
+        self.mode = Mode.COLLECT
+        self.ring, self.members = event.ring, event.members
+        self.present = {}
+        self.late = False
+        self.off = set()
+        self._sent_exchange = False
+        self._renewed_ns = 0
+        self._assembler.clear()
+        self.feed.new_ring()
+
+    def _message(self, event: Message) -> None:
+        if event.ring != self.ring or event.sender not in self.members:
+            self.counters["stale"] += 1
+            return
+        try:
+            whole = self._assembler.feed(event.sender, event.payload)
+            body = messages.decode(whole) if whole is not None else None
+        except RemoteError as error:
+            self.counters["garbage"] += 1
+            self.foreign[event.sender.nodeid] = str(error)
+            return
+        if body is not None:
+            self.foreign.pop(event.sender.nodeid, None)
+            self._body(event.sender, body)
+
+    def _body(self, sender: Processor, body: Body) -> None:
+        if isinstance(body, Exchange):
+            if self.mode is Mode.COLLECT and body.ring == self.ring:
+                self.present[sender.nodeid] = Present(sender, body)
+                if len(self.present) == len(self.members):
+                    self._collected()
+        elif isinstance(body, Snapshot):
+            if self.mode is Mode.SNAPSHOT and body.ring == self.ring and sender.nodeid == merge.carrier(self.present):
+                self._adopt(body)
+        elif self.mode is Mode.PRIMARY:
+            self._apply(sender, body)
+        elif self.mode is Mode.WAITING and isinstance(body, NodeOff):
+            self._own(sender, body)
+            self.acked.add(body.nodeid)
+            self.off.add(body.nodeid)
+            self._cold()
+        else:
+            self.counters["unmerged"] += 1
+            self._own(sender, body)
+
+    def _own(self, sender: Processor, body: Body) -> None:
+        if sender == self.local and not isinstance(body, Exchange | Snapshot):
+            self.feed.said.discard(body)
+
+    def _rotation(self, event: Rotation) -> None:
+        """SAFETY S9: evidence of this regular, merged, quorate configuration, and of a node that is a sound member of it."""
+        if not self.deciding or event.ring != self.ring or not self.state.admitted(self.local.nodeid):
+            return
+        if event.began_ns >= self._renewed_ns + self.config.lease.lease_ms * 1_000_000 // RENEWALS_PER_LEASE:
+            self._renewed_ns = event.began_ns
+            self.feed.out.append(RenewLease(event.began_ns))
+
+    def _fence_done(self, event: FenceDone) -> None:
+        key = (event.nodeid, event.incarnation)
+        attempt = max((a for n, b, a in self.feed.launched if (n, b) == key), default=0)
+        self.feed.results[key] = FenceResult(*key, attempt, event.ok, event.detail)
+
+    def _leave_cluster(self) -> None:
+        held = sorted(self.feed.switch or {})
+        if held:
+            self.feed.note("leave_refused", groups=held, why=f"this node is still in {', '.join(held)}")
+        else:
+            self.feed.leave_wanted = True
+
+    # --- merging --------------------------------------------------------------------------------------------------------------
+    def _exchange(self) -> Exchange:
+        has_state = self.state.primary != NO_RING
+        reports = tuple(
+            GroupReport(g.name, int(g.level), int(g.flags), int(g.state), g.event, int(g.phase))
+            for _, g in sorted((self.feed.switch or {}).items())
+        )
+        return Exchange(
+            ring=self.ring, has_state=has_state, primary=self.state.primary, version=self.state.version,
+            digest=self.state.digest() if has_state else "", can_fence=bool(self.config.fencing.agent),
+            leaving=self.feed.leave_wanted, groups=reports,
+            record=None if has_state or self._record is None else persist.value(self._record), acked=tuple(sorted(self.acked)),
+        )
+
+    def _collected(self) -> None:
+        carrier = merge.carrier(self.present)
+        if carrier is None:
+            self._cold()
+        elif merge.differing(self.present):
+            self.mode = Mode.SNAPSHOT
+            if carrier == self.local.nodeid:
+                self.feed.submit(Snapshot(self.ring, to_json(self.state)))
+        else:
+            self._form(self.state, cold=False)
+
+    def _adopt(self, body: Snapshot) -> None:
+        try:
+            state = from_json(body.state)
+        except RemoteError as error:
+            self._reject("snapshot", error)
+            return
+        self._form(state, cold=False)
+
+    def _cold(self) -> None:
+        """No living state that counts. Wait for everybody, unless the configuration says otherwise (SAFETY S6)."""
+        state = merge.cold_state(self.config, self.present)
+        acked = merge.declared_off(self.present) | self.off
+        absent = merge.missing(self.config, self.present, acked)
+        self.votes = merge.cold_votes(self.config, state, self.present)
+        if self.config.quorum.wait_for_all and absent:
+            if self.mode is not Mode.WAITING:
+                self.feed.note("waiting_for_all", missing=absent)
+            self.mode = Mode.WAITING
+            self.late = True
+        elif not self.votes.quorate:
+            self.mode = Mode.INQUORATE
+        else:
+            self._form(state, cold=True, acked=acked)
+
+    def _form(self, state: State, cold: bool, acked: frozenset[int] = frozenset()) -> None:
+        """All members hold the same ``state``: go on with it if it makes us quorate, else only keep it."""
+        if not cold:
+            self.votes = quorum.count(self.config, state.nodes, self.present)
+            if not self.votes.quorate:
+                self.state = state
+                self.mode = Mode.INQUORATE
+                return
+        notes: list[Notice] = []
+        trial = state.copy()
+        how = merge.Circumstances(cold, self.late, acked)
+        try:
+            merge.transition(trial, self.ring, self.present, self.config, how, notes)
+            if self.regular:
+                decide(trial, notes)
+        except Exception as error:
+            self._reject("merge", error)
+            return
+        self.state, self.mode = trial, Mode.PRIMARY
+        self.acked.clear()
+        self._record = None
+        self.feed.note("merged", ring=str(self.ring), members=sorted(self.present), cold=cold, version=trial.version)
+        self.feed.out.extend(notes)
+
+    # --- applying -------------------------------------------------------------------------------------------------------------
+    def _apply(self, sender: Processor, body: Body) -> None:
+        trial = self.state.copy()
+        notes: list[Notice] = []
+        try:
+            changed = apply(trial, sender, body, self.regular, notes)
+            if changed and self.regular:
+                decide(trial, notes)
+        except Exception as error:  # SAFETY S19: any fault of ours is one ordered rejection, the same at every member
+            self._reject(type(body).__name__, error)
+            self.state.rejected += 1
+            self.state.version += 1
+            return
+        self._own(sender, body)
+        if not changed:
+            self.counters["stale"] += 1
+            return
+        trial.version += 1
+        self.state = trial
+        self.feed.out.extend(notes)
+        if isinstance(body, messages.Overdue) and body.nodeid == self.local.nodeid:
+            self.feed.expelled.add(body.name)
+
+    def _reject(self, what: str, error: Exception) -> None:
+        self.counters["rejected"] += 1
+        self.feed.note("rejected", what=what, error=repr(error))
+
+    # --- acting ---------------------------------------------------------------------------------------------------------------
+    @property
+    def deciding(self) -> bool:
+        """In a regular, merged, quorate configuration."""
+        return self.regular and self.mode is Mode.PRIMARY
+
+    def _advance(self, now_ns: int) -> None:
+        """Level-triggered: compare what is with what should be."""
+        if not self.regular:
+            return
+        if not self._sent_exchange and self.mode is Mode.COLLECT and self.feed.switch is not None:
+            self._sent_exchange = True
+            self.feed.submit(self._exchange())
+        boots = {m.nodeid: m.boot for m in self.members}
+        if self.mode is Mode.PRIMARY:
+            self.feed.primary(self.state, self.ring, boots, now_ns)
+        elif self.mode in (Mode.INQUORATE, Mode.WAITING):
+            self.feed.inquorate(self.ring, boots)
+        wake = self.feed.wake(now_ns)
+        if wake is not None and wake != self._wake:
+            self.feed.out.append(WakeAt(wake))
+        self._wake = wake
+
+    # --- pictures -------------------------------------------------------------------------------------------------------------
+    def describe(self) -> dict[str, object]:
+        """JSON-able picture for `vcs status`, `vcs nodes`, `vcs groups`."""
+        return explain.describe(self)
+
+    def why(self) -> list[dict[str, object]]:
+        """What is waited for, on whom, in words."""
+        return explain.why(self)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The coordinator's pictures for people: what is, and what is waited for. Reads, never changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bridge.coordinator import groups
+from bridge.coordinator.state import FAILED, LAUNCHED, RETRY, GroupRec, Obligation
+from vcs.model import Phase, event_text
+
+if TYPE_CHECKING:
+    from bridge.coordinator.core import Coordinator
+
+
+def _names(c: Coordinator, nodeids: list[int]) -> str:
+    texts = []
+    for nodeid in nodeids:
+        node = c.config.node(nodeid)
+        texts.append(f"{node.name} (node {nodeid})" if node else f"node {nodeid}")
+    return ", ".join(texts)
+
+
+def describe(c: Coordinator) -> dict[str, object]:
+    state = c.state
+    return {
+        "version": 1, "mode": c.mode.value, "regular": c.regular, "nodeid": c.local.nodeid, "incarnation": c.local.boot,
+        "ring": str(c.ring), "members": [m.nodeid for m in c.members],
+        "quorum": {
+            "quorate": c.deciding, "votes": c.votes.present, "expected": c.votes.expected, "needed": c.votes.needed,
+            "wait_for_all": c.config.quorum.wait_for_all,
+        },
+        "state": {
+            "primary": str(state.primary), "version": state.version, "digest": state.digest(), "feature": state.feature,
+        },
+        "nodes": [
+            {
+                "nodeid": n.id, "name": n.name, "votes": n.votes,
+                "status": state.nodes[n.id].status if n.id in state.nodes else "unseen",
+                "incarnation": state.nodes[n.id].boot if n.id in state.nodes else 0,
+                "present": any(m.nodeid == n.id for m in c.members),
+            }
+            for n in c.config.nodes
+        ],
+        "groups": [groups.describe(g) for _, g in sorted(state.groups.items())],
+        "obligations": [
+            {
+                "nodeid": o.nodeid, "incarnation": o.boot, "groups": sorted(o.groups), "everything": o.everything,
+                "phase": o.phase, "failed_attempts": o.attempt, "fencer": o.fencer, "detail": o.detail,
+            }
+            for _, o in sorted(state.obligations.items())
+        ],
+        "counters": dict(c.counters), "leaving": c.feed.leave_wanted,
+    }
+
+
+def _item(what: str, text: str, waits_for: str, on: list[Any], group: str = "", event: int = 0) -> dict[str, object]:
+    return {"what": what, "group": group, "event": event, "waits_for": waits_for, "on": on, "text": text}
+
+
+def why(c: Coordinator) -> list[dict[str, object]]:
+    """Everything that is waited for, most general first. Empty: nothing is."""
+    items = _component(c)
+    if c.mode.value == "primary":
+        items += [_obligation(c, o) for _, o in sorted(c.state.obligations.items())]
+        for _, group in sorted(c.state.groups.items()):
+            items += _group(c, group)
+        me = c.state.nodes.get(c.local.nodeid)
+        if me is not None and me.status == FAILED:
+            text = "this node has failed: what it ran outlived its membership, and it gets no start; it must be reset or fenced"
+            items.insert(0, _item("failed", text, "fence", [c.local.nodeid]))
+    return items
+
+
+def _component(c: Coordinator) -> list[dict[str, object]]:
+    mode = c.mode.value
+    if mode == "start":
+        return [_item("engine", "the membership engine has not delivered a configuration yet", "configuration", [])]
+    if not c.regular:
+        return [_item("engine", "the membership is changing: a new configuration is being formed", "configuration", [])]
+    if mode == "collect":
+        if c.feed.switch is None:
+            return [_item("switch", "the local switch has not been read yet", "switch", [c.local.nodeid])]
+        absent = sorted({m.nodeid for m in c.members} - set(c.present))
+        odd = "".join(f"; {_names(c, [n])} cannot be understood: {c.foreign[n]}" for n in absent if n in c.foreign)
+        return [_item("merge", f"waiting for {_names(c, absent)} to say what they bring into ring {c.ring}{odd}", "exchange", [*absent])]
+    if mode == "snapshot":
+        return [_item("merge", "the cluster's state is on its way to those who lack it", "snapshot", [])]
+    if mode == "waiting":
+        absent = sorted({n.id for n in c.config.nodes} - {m.nodeid for m in c.members} - c.acked - c.off)
+        text = (
+            f"cold start: waiting until {_names(c, absent)} has been seen; if it is certainly off, "
+            f"say so with: vcs fence ack {absent[0] if absent else 'NODE'}"
+        )
+        return [_item("waiting_for_all", text, "nodes", [*absent])]
+    if mode == "inquorate":
+        absent = sorted({n.id for n in c.config.nodes} - {m.nodeid for m in c.members})
+        text = (
+            f"no quorum: {c.votes.present} of {c.votes.expected} votes are here and {c.votes.needed} are needed; "
+            f"not here: {_names(c, absent) or 'nobody'}"
+        )
+        return [_item("quorum", text, "votes", [*absent])]
+    return []
+
+
+def _obligation(c: Coordinator, o: Obligation) -> dict[str, object]:
+    victim = _names(c, [o.nodeid])
+    if o.phase == LAUNCHED:
+        text = f"{victim} must be fenced; {_names(c, [o.fencer])} is doing it"
+    elif o.phase == RETRY:
+        text = f"{victim} must be fenced; attempt {o.attempt} failed ({o.detail}); {_names(c, [o.fencer])} tries again after a pause"
+    else:
+        text = f"{victim} must be fenced and nobody here can; when it is certainly off: vcs fence ack {o.nodeid}"
+    return _item("fence", text, "fence", [o.nodeid])
+
+
+def _group(c: Coordinator, g: GroupRec) -> list[dict[str, object]]:
+    event = event_text(g.event)
+    if g.changed:
+        return [_item("group", f"{g.name}: its membership changed; the next quorate configuration makes a new event", "configuration",
+                      [], g.name, g.event)]
+    if g.phase == Phase.STOP:
+        return _stop(c, g, event)
+    if g.phase == Phase.START:
+        late = sorted(set(g.members) - g.start_acks)
+        text = f"{g.name}: event {event} waits for {_names(c, late)} to recover"
+        return [_item("group", text, "start_ack", [*late], g.name, g.event)]
+    return []
+
+
+def _stop(c: Coordinator, g: GroupRec, event: str) -> list[dict[str, object]]:
+    items = []
+    late = sorted(set(g.stoppers) - g.stop_acks)
+    if late:
+        items.append(_item("group", f"{g.name}: event {event} waits for {_names(c, late)} to stop", "stop_ack", [*late], g.name, g.event))
+    for o in c.state.blocking(g.name):
+        text = f"{g.name}: event {event} waits until {_names(c, [o.nodeid])} is fenced"
+        items.append(_item("group", text, "fence", [o.nodeid], g.name, g.event))
+    lower = [h.name for h in groups.lower_unfinished(c.state, g)]
+    if lower:
+        text = f"{g.name}: event {event} waits for the lower level to finish: {', '.join(sorted(lower))}"
+        items.append(_item("group", text, "lower_level", sorted(lower), g.name, g.event))
+    return items

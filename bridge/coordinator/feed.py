@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The local side: compares the replicated state with what this node's switch shows, and orders or says what is missing.
+
+Level-triggered in both directions. Nothing here is replicated; what is remembered is only what has been ordered or said already and
+has not come back yet, so that it is not repeated at every message. Losing it (a restart) costs a repetition, never a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridge.coordinator import persist
+from bridge.coordinator.api import (
+    Effect,
+    Fenced,
+    FinishGroup,
+    InstallView,
+    LaunchFence,
+    LeaveDone,
+    LeftGroup,
+    Notice,
+    Persist,
+    StartGroup,
+    StopGroup,
+    Submit,
+)
+from bridge.coordinator.messages import Ack, Body, FenceResult, FenceRetry, Join, Leave, NodeLeave, Overdue, encode, split
+from bridge.coordinator.state import LAUNCHED, LEFT, MEMBER, RETRY, GroupRec, Obligation, State, canonical
+from membership.api import Order, Processor
+from vcs.config.model import ClusterConfig
+from vcs.model import Group, GroupState, Member, Phase, RingId, event_id, event_text
+
+LOCAL_COUNTER: Final = 1 << 18
+"Counters of stops that a node orders for itself alone start here, apart from those of decided events of the same ring."
+STOP_LIMIT_NS: Final = 30_000_000_000
+"How long a consumer may take to stop, from the delivery of the event (SAFETY S22)."
+START_LIMIT_NS: Final = 60_000_000_000
+"How long a consumer may take to recover."
+ETIMEDOUT: Final = 110
+
+
+@dataclass(slots=True)
+class Feeder:
+    """One node's relation to its own switch, disk and fence executor."""
+
+    config: ClusterConfig
+    local: Processor
+    message_max: int
+    switch: dict[str, Group] | None = None
+    "What the switch holds; None until it was read for the first time."
+    out: list[Effect] = field(default_factory=list)
+    ordered: dict[str, tuple[int, int]] = field(default_factory=dict)
+    "Ordered of the switch since it was read last: name -> (event, phase); LeftGroup is phase -1."
+    said: set[Body] = field(default_factory=set)
+    "Submitted, not delivered yet."
+    view: InstallView | None = None
+    durable: bytes = b""
+    marked: set[tuple[int, int]] = field(default_factory=set)
+    launched: set[tuple[int, int, int]] = field(default_factory=set)
+    results: dict[tuple[int, int], FenceResult] = field(default_factory=dict)
+    retry_at: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    since: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    expelled: set[str] = field(default_factory=set)
+    local_stops: int = 0
+    leave_wanted: bool = False
+    gone: bool = False
+    "LeaveDone was given."
+
+    # --- what others call -------------------------------------------------------------------------------------------------
+    def new_ring(self) -> None:
+        """Whatever was said in the old ring and not delivered will not be."""
+        self.said.clear()
+        self.local_stops = 0
+
+    def read(self, groups: tuple[Group, ...]) -> None:
+        self.switch = {g.name: g for g in groups}
+        self.ordered.clear()
+        self.expelled &= self.switch.keys()
+
+    def say(self, body: Body) -> None:
+        """Submit once; again only after it was delivered, or in a new ring."""
+        if body not in self.said:
+            self.said.add(body)
+            self.submit(body)
+
+    def submit(self, body: Body) -> None:
+        self.out.extend(Submit(part, Order.SAFE) for part in split(encode(body), self.message_max))
+
+    def note(self, event: str, /, **fields: object) -> None:
+        self.out.append(Notice(event, fields))
+
+    # --- a primary component ------------------------------------------------------------------------------------------------
+    def primary(self, state: State, ring: RingId, boots: Mapping[int, int], now_ns: int) -> None:
+        """Everything that this node does about ``state`` in the regular, merged, quorate configuration ``ring``."""
+        if self.gone:
+            return
+        self._persist(state)
+        sound = state.nodes[self.local.nodeid].status == MEMBER
+        if sound:
+            self._install(ring, True, {n: b for n, b in boots.items() if state.admitted(n)})
+        elif state.nodes[self.local.nodeid].status != LEFT:
+            self._install(ring, False, boots)
+        self._marks(state)
+        self._fences(state, now_ns)
+        if sound:
+            for name in sorted(self._switch().keys() | state.groups.keys()):
+                self._group(state.groups.get(name), name, ring)
+            self._overdue(state, now_ns)
+        else:
+            self.alone(ring, dict(boots), stop_all=True)
+        self._leave(state)
+
+    def _switch(self) -> dict[str, Group]:
+        return self.switch if self.switch is not None else {}
+
+    def _persist(self, state: State) -> None:
+        durable = canonical(persist.durable(state, self.local.nodeid))
+        if durable != self.durable:
+            self.durable = durable
+            self.out.append(Persist(persist.encode(state, self.local.nodeid)))
+
+    def _install(self, ring: RingId, quorate: bool, boots: Mapping[int, int]) -> None:
+        votes = {n.id: n.votes for n in self.config.nodes}
+        view = InstallView(ring, quorate, tuple(Member(n, b, votes.get(n, 0)) for n, b in sorted(boots.items())))
+        if view != self.view:
+            self.view = view
+            self.out.append(view)
+            self.note("view_installed", ring=str(ring), quorate=quorate, members=sorted(boots))
+
+    def _marks(self, state: State) -> None:
+        for nodeid, boot, _ in state.discharged:
+            if boot and (nodeid, boot) not in self.marked:
+                self.marked.add((nodeid, boot))
+                self.out.append(Fenced(nodeid, boot))
+
+    # --- fencing ------------------------------------------------------------------------------------------------------------
+    def _fences(self, state: State, now_ns: int) -> None:
+        self.results = {k: r for k, r in self.results.items() if k in state.obligations}
+        owed = {(o.nodeid, o.boot, o.attempt) for o in state.obligations.values()}
+        self.retry_at = {k: t for k, t in self.retry_at.items() if k in owed}
+        for obligation in sorted(state.obligations.values(), key=lambda o: o.key):
+            result = self.results.get(obligation.key)
+            if result is not None and (result.ok or result.attempt == obligation.attempt):
+                self.say(result)
+            elif obligation.fencer == self.local.nodeid:
+                self._fence(obligation, now_ns)
+
+    def _fence(self, obligation: Obligation, now_ns: int) -> None:
+        key = (obligation.nodeid, obligation.boot, obligation.attempt)
+        if obligation.phase == LAUNCHED and key not in self.launched:
+            self.launched.add(key)
+            self.out.append(LaunchFence(obligation.nodeid, obligation.boot))
+        elif obligation.phase == RETRY:
+            at = self.retry_at.setdefault(key, now_ns + self._backoff_ns(obligation.attempt))
+            if now_ns >= at:
+                self.say(FenceRetry(*key))
+
+    def _backoff_ns(self, attempt: int) -> int:
+        fencing = self.config.fencing
+        return min(fencing.retry_ms << min(attempt - 1, 16), fencing.retry_max_ms) * 1_000_000
+
+    # --- groups -------------------------------------------------------------------------------------------------------------
+    def _group(self, group: GroupRec | None, name: str, ring: RingId) -> None:
+        """One group: what the switch must be told, and what the others must be told."""
+        me = self.local.nodeid
+        held = self._switch().get(name)
+        mine = group is not None and group.has(me)
+        if held is None:
+            if mine:
+                self.say(Leave(name, gone=True))
+            return
+        if name in self.expelled:
+            self._left(name, ETIMEDOUT)
+        elif group is None or not mine:
+            if held.state == GroupState.LEAVING:
+                self._let_go(held, ring)
+            elif held.state in (GroupState.JOINING, GroupState.MEMBER):
+                self.say(Join(name, int(held.level), int(held.flags)))
+        else:
+            if held.state == GroupState.LEAVING and me not in group.leavers:
+                self.say(Leave(name))
+            self._event(group, held)
+
+    def _event(self, group: GroupRec, held: Group) -> None:
+        me = self.local.nodeid
+        if held.state == GroupState.LOST or not group.event or me not in group.stoppers or group.changed:
+            return
+        shown = max((held.event, int(held.phase)), self.ordered.get(group.name, (0, 0)))
+        if shown[0] < group.event:
+            self._order(group, Phase.STOP)
+        elif shown == (group.event, Phase.STOP) and group.phase >= Phase.START and me in group.members:
+            self._order(group, Phase.START)
+        elif shown == (group.event, Phase.START) and group.phase == Phase.FINISH and me in group.members:
+            self._order(group, Phase.FINISH)
+        if held.event == group.event == held.acked_event:
+            if group.phase == Phase.STOP and held.acked_phase == Phase.STOP and me not in group.stop_acks:
+                self.say(Ack(group.name, group.event, Phase.STOP))
+            elif group.phase == Phase.START and held.acked_phase >= Phase.START and me not in group.start_acks:
+                self.say(Ack(group.name, group.event, Phase.START))
+
+    def _order(self, group: GroupRec, phase: Phase) -> None:
+        self.ordered[group.name] = (group.event, phase)
+        fields: dict[str, object] = {"group": group.name, "event": event_text(group.event), "id": group.event}
+        if phase == Phase.STOP:
+            self.out.append(StopGroup(group.name, group.event))
+        elif phase == Phase.START:
+            members = tuple(Member(n, b, 1, j) for n, (b, j) in sorted(group.members.items()))
+            self.out.append(StartGroup(group.name, group.event, members))
+            fields["members"] = sorted(group.members)
+        else:
+            self.out.append(FinishGroup(group.name, group.event))
+        self.note(f"group_{phase.name.lower()}", **fields)
+
+    def _left(self, name: str, error: int = 0) -> None:
+        if self.ordered.get(name) != (0, -1):
+            self.ordered[name] = (0, -1)
+            self.out.append(LeftGroup(name, error))
+            self.note("group_left", group=name, error=error)
+
+    def _overdue(self, state: State, now_ns: int) -> None:
+        """Measure, by this node's clock, how long an ordered phase has been waiting; the lowest member gives the verdict."""
+        waiting: dict[tuple[str, int, int], set[int]] = {}
+        for group in state.groups.values():
+            if group.phase == Phase.STOP:
+                waiting[group.name, group.event, group.phase] = set(group.stoppers) - group.stop_acks
+            elif group.phase == Phase.START:
+                waiting[group.name, group.event, group.phase] = set(group.members) - group.start_acks
+        self.since = {key: self.since.get(key, now_ns) for key, nodes in waiting.items() if nodes}
+        if min((n for n in state.ring_members if state.admitted(n)), default=0) != self.local.nodeid:
+            return
+        for (name, event, phase), since in sorted(self.since.items()):
+            if now_ns >= since + self._limit_ns(phase):
+                for nodeid in sorted(waiting[name, event, phase]):
+                    self.say(Overdue(name, event, phase, nodeid))
+
+    @staticmethod
+    def _limit_ns(phase: int) -> int:
+        return STOP_LIMIT_NS if phase == Phase.STOP else START_LIMIT_NS
+
+    # --- leaving, and components that may not decide ---------------------------------------------------------------------------
+    def _leave(self, state: State) -> None:
+        node = state.nodes[self.local.nodeid]
+        if node.status == LEFT and (node.boot, node.engine) == (self.local.boot, self.local.engine):
+            self.leave_done()
+        elif self.leave_wanted:
+            self.say(NodeLeave())
+
+    def leave_done(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self.out.append(LeaveDone())
+
+    def alone(self, ring: RingId, boots: Mapping[int, int], stop_all: bool = False) -> None:
+        """No decision can be had (no quorum, or this node has failed): stop what lost a member, and let go whoever wants to leave
+        as soon as it has stopped itself (SAFETY S21)."""
+        for _, held in sorted(self._switch().items()):
+            running = held.members or held.finished_members
+            if held.state == GroupState.LEAVING:
+                self._let_go(held, ring)
+            elif held.state != GroupState.LOST and (
+                stop_all or any(boots.get(m.nodeid) != m.incarnation for m in running)
+            ):
+                self._stop_alone(held, ring)
+
+    def _let_go(self, held: Group, ring: RingId) -> None:
+        """Its consumer wants to leave and nobody else needs to know: complete once it has stopped."""
+        if held.stopped or not held.event:
+            self._left(held.name)
+        else:
+            self._stop_alone(held, ring)
+
+    def _stop_alone(self, held: Group, ring: RingId) -> None:
+        shown = max((held.event, int(held.phase)), self.ordered.get(held.name, (0, 0)))
+        if not shown[0] or shown[1] in (Phase.STOP, -1):
+            return
+        self.local_stops += 1
+        event = event_id(ring.seq, LOCAL_COUNTER + self.local_stops)
+        self.ordered[held.name] = (event, Phase.STOP)
+        self.out.append(StopGroup(held.name, event))
+        self.note("group_stop", group=held.name, event=event_text(event), id=event, alone=True)
+
+    def inquorate(self, ring: RingId, boots: Mapping[int, int]) -> None:
+        if self.gone:
+            return
+        self._install(ring, False, boots)
+        self.alone(ring, boots)
+        if self.leave_wanted and not self._switch():
+            self.leave_done()
+
+    def wake(self, now_ns: int) -> int | None:
+        """When this node must be looked at again without any event: the earliest back-off or limit, or None."""
+        times = [t for k, t in self.retry_at.items() if FenceRetry(*k) not in self.said]
+        times += [s + self._limit_ns(k[2]) for k, s in self.since.items()]
+        return min((t for t in times if t > now_ns), default=None)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Fencing obligations: who is owed a fence, who does it, what ends it. Pure functions on the replicated state.
+
+An obligation ends by an ordered successful result, by an administrator's word, or because the node is back with a *new* boot
+incarnation, authenticated by the engine (SAFETY S1). It is launched in the same step that creates it: fencing does not wait for stops.
+"""
+
+from __future__ import annotations
+
+from bridge.coordinator import groups
+from bridge.coordinator.api import Notice
+from bridge.coordinator.state import (
+    DISCHARGED_MAX,
+    FAILED,
+    LAUNCHED,
+    MEMBER,
+    PENDING,
+    RETRY,
+    Node,
+    Obligation,
+    State,
+)
+
+ATTEMPTS_MAX = 1 << 20
+"Where the count of failed calls stops growing."
+
+
+def owe(state: State, obligation: Obligation, notes: list[Notice], why: str) -> None:
+    """Add an obligation, or widen the one that exists."""
+    held = state.obligations.get(obligation.key)
+    if held is None:
+        state.obligations[obligation.key] = obligation
+    else:
+        held.groups.update(obligation.groups)
+        held.everything = held.everything or obligation.everything
+    notes.append(Notice("obligation", {
+        "nodeid": obligation.nodeid, "incarnation": obligation.boot, "why": why,
+        "groups": sorted(state.obligations[obligation.key].groups), "everything": obligation.everything,
+    }))
+
+
+def fail_node(state: State, nodeid: int, notes: list[Notice], why: str, extra: dict[str, int] | None = None) -> None:
+    """The known incarnation of ``nodeid`` has failed. ``extra`` are groups that its kernel reports beside the ones we know of."""
+    node = state.nodes[nodeid]
+    obligation = Obligation(nodeid, node.boot, dict(extra or {}))
+    groups.fail(state, nodeid, node.boot, obligation)
+    node.status = FAILED
+    notes.append(Notice("node_failed", {"nodeid": nodeid, "incarnation": node.boot, "why": why}))
+    if obligation.groups:
+        owe(state, obligation, notes, why)
+
+
+def discharge(state: State, key: tuple[int, int], how: str, notes: list[Notice], mark: bool = True) -> None:
+    """The obligation is met. ``mark``: every switch is to mark the incarnation as fenced."""
+    if state.obligations.pop(key, None) is None:
+        return
+    if mark:
+        state.discharged = [*state.discharged, (key[0], key[1], how)][-DISCHARGED_MAX:]
+    notes.append(Notice("fence_result", {"nodeid": key[0], "incarnation": key[1], "ok": True, "how": how}))
+
+
+def result(state: State, sender: int, key: tuple[int, int], attempt: int, ok: bool, detail: str, notes: list[Notice]) -> bool:
+    """An ordered result. A success is true whoever launched it and whenever: that incarnation is dead."""
+    held = state.obligations.get(key)
+    if held is None:
+        return False
+    if ok:
+        discharge(state, key, detail or f"fenced by node {sender}", notes)
+        return True
+    if held.phase != LAUNCHED or held.fencer != sender or held.attempt != attempt:
+        return False
+    held.attempt = min(held.attempt + 1, ATTEMPTS_MAX)
+    held.phase, held.fencer, held.fencer_engine, held.detail = PENDING, 0, 0, detail[:200]
+    notes.append(Notice("fence_result", {
+        "nodeid": key[0], "incarnation": key[1], "ok": False, "by": sender, "attempt": held.attempt, "detail": detail[:200],
+    }))
+    return True
+
+
+def _launched(obligation: Obligation, notes: list[Notice]) -> None:
+    obligation.phase = LAUNCHED
+    obligation.launched = True
+    notes.append(Notice("fence_launched", {
+        "nodeid": obligation.nodeid, "incarnation": obligation.boot, "by": obligation.fencer, "attempt": obligation.attempt + 1,
+    }))
+
+
+def retry(state: State, sender: int, key: tuple[int, int], attempt: int, notes: list[Notice]) -> bool:
+    """The next fencer's back-off is over: launch."""
+    held = state.obligations.get(key)
+    if held is None or held.phase != RETRY or held.fencer != sender or held.attempt != attempt:
+        return False
+    _launched(held, notes)
+    return True
+
+
+def off(state: State, nodeid: int, notes: list[Notice]) -> bool:
+    """An administrator stated that the node is off: every obligation about it ends, unless it is plainly alive as it was."""
+    keys = [k for k in state.obligations if k[0] == nodeid]
+    for key in keys:
+        discharge(state, key, "acknowledged by an administrator", notes)
+    return bool(keys)
+
+
+def candidates(state: State, target: int) -> list[int]:
+    """Who can fence ``target``: sound members first of all; nodes that owe a fence themselves only when nobody else is there."""
+    able = [n for n in state.ring_members if n != target and state.nodes[n].can_fence]
+    sound = [n for n in able if state.nodes[n].status == MEMBER]
+    return sorted(sound or [n for n in able if state.nodes[n].status == FAILED])
+
+
+def decide(state: State, notes: list[Notice]) -> None:
+    """Choose a fencer for every obligation that has none (any more). The first attempt starts at once, later ones back off."""
+    for obligation in sorted(state.obligations.values(), key=lambda o: o.key):
+        able = candidates(state, obligation.nodeid)
+        if obligation.phase != PENDING and not _still(obligation, able, state.nodes):
+            obligation.phase, obligation.fencer, obligation.fencer_engine = PENDING, 0, 0
+        if obligation.phase != PENDING or not able:
+            continue
+        obligation.fencer = able[obligation.attempt % len(able)]
+        obligation.fencer_engine = state.nodes[obligation.fencer].engine
+        obligation.phase = RETRY if obligation.attempt else LAUNCHED
+        if obligation.phase == LAUNCHED:
+            _launched(obligation, notes)
+
+
+def _still(obligation: Obligation, able: list[int], nodes: dict[int, Node]) -> bool:
+    """Is the chosen fencer still the same living process?"""
+    return obligation.fencer in able and nodes[obligation.fencer].engine == obligation.fencer_engine

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The ordered messages between coordinators: canonical JSON, each with protocol version and feature level (SAFETY S3).
+
+Who speaks is never in the text: it is the engine's authenticated :class:`~membership.api.Processor`. A message that is not
+understood is the same nonsense for everybody, so everybody drops it alike. One larger than the engine carries travels in parts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from bridge.coordinator.state import canonical
+from vcs.errors import RemoteError
+from vcs.model import RingId
+
+PROTOCOL: Final = 1
+"A different protocol cannot be understood at all."
+FEATURE: Final = 1
+"How messages are applied; the lowest of all members is in force, switched by the ordered merge."
+PARTS_MAX: Final = 4096
+TEXT_MAX: Final = 4 << 20
+"Longest message in bytes, all parts together."
+PART_OVERHEAD: Final = 64
+MESSAGE_MIN: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """One group as the sender's switch holds it."""
+
+    name: str
+    level: int
+    flags: int
+    state: int
+    event: int
+    phase: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a member brings into a new regular configuration."""
+
+    ring: RingId
+    has_state: bool
+    primary: RingId
+    version: int
+    digest: str
+    can_fence: bool
+    leaving: bool
+    groups: tuple[GroupReport, ...]
+    record: dict[str, Any] | None
+    "The durable record (persist.py) of a member without state."
+    acked: tuple[int, ...] = ()
+    "Nodes that an administrator declared off while this member waited for all."
+    feature: int = FEATURE
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The authoritative state, adopted by all at its place in the order."""
+
+    ring: RingId
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    name: str
+    level: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    name: str
+    gone: bool = False
+    "The sender's switch no longer holds the group at all: there is nothing left to stop."
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    name: str
+    event: int
+    phase: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLeave:
+    """The sender leaves the cluster cleanly."""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceResult:
+    nodeid: int
+    boot: int
+    attempt: int
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class FenceRetry:
+    """The back-off after ``attempt`` failed calls is over."""
+
+    nodeid: int
+    boot: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOff:
+    """An administrator stated that the node is off."""
+
+    nodeid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The sender's clock says that ``nodeid`` has not answered ``phase`` of ``event`` within the limit (SAFETY S22)."""
+
+    name: str
+    event: int
+    phase: int
+    nodeid: int
+
+
+Body = Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceRetry | NodeOff | Overdue
+_TYPES: Final[dict[str, type[Any]]] = {
+    "exchange": Exchange, "snapshot": Snapshot, "join": Join, "leave": Leave, "ack": Ack, "node_leave": NodeLeave,
+    "fence_result": FenceResult, "fence_retry": FenceRetry, "node_off": NodeOff, "overdue": Overdue,
+}
+_NAMES: Final = {cls: name for name, cls in _TYPES.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, RingId):
+        return [value.seq, value.rep]
+    if isinstance(value, GroupReport):
+        return [value.name, value.level, value.flags, value.state, value.event, value.phase]
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def encode(body: Body) -> bytes:
+    text: dict[str, Any] = {f.name: _plain(getattr(body, f.name)) for f in fields(body)}
+    return canonical({"p": PROTOCOL, "f": FEATURE, "t": _NAMES[type(body)], "b": text})
+
+
+def _number(value: Any, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+        raise RemoteError(f"{what} is not a number of 64 bits")
+    return value
+
+
+def _ring(value: Any, what: str) -> RingId:
+    if not isinstance(value, list) or len(value) != 2:
+        raise RemoteError(f"{what} is not a ring id")
+    return RingId(_number(value[0], what), _number(value[1], what))
+
+
+def _report(value: Any) -> GroupReport:
+    if not isinstance(value, list) or len(value) != 6 or not isinstance(value[0], str):
+        raise RemoteError("a group report is malformed")
+    level, flags, state, event, phase = (_number(v, "group report") for v in value[1:])
+    return GroupReport(value[0], level, flags, state, event, phase)
+
+
+def _field(kind: str, value: Any, what: str) -> Any:
+    """One value by its annotation; raises RemoteError."""
+    if kind == "int":
+        return _number(value, what)
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "RingId":
+        return _ring(value, what)
+    if kind.startswith("tuple[GroupReport") and isinstance(value, list):
+        return tuple(_report(v) for v in value)
+    if kind.startswith("tuple[int") and isinstance(value, list):
+        return tuple(_number(v, what) for v in value)
+    if kind.startswith("dict") and (isinstance(value, dict) or (value is None and kind.endswith("None"))):
+        return value
+    raise RemoteError(f"{what} is malformed")
+
+
+def _envelope(payload: bytes) -> dict[str, Any]:
+    if len(payload) > TEXT_MAX:
+        raise RemoteError("message too long")
+    try:
+        value = json.loads(payload.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise RemoteError(f"not a message: {error}") from error
+    if not isinstance(value, dict):
+        raise RemoteError("not a message")
+    if value.get("p") != PROTOCOL:
+        raise RemoteError(f"protocol version {value.get('p')!r} is not understood", f"this node speaks {PROTOCOL}")
+    return value
+
+
+def decode(payload: bytes) -> Body:
+    """Raises RemoteError, and nothing else, whatever arrives."""
+    value = _envelope(payload)
+    cls = _TYPES.get(value["t"]) if isinstance(value.get("t"), str) else None
+    text = value.get("b")
+    if cls is None or not isinstance(text, dict):
+        raise RemoteError(f"message type {value.get('t')!r} is not known")
+    known = {f.name: str(f.type) for f in fields(cls)}
+    if set(text) != set(known):
+        raise RemoteError(f"{value['t']}: fields {sorted(set(text) ^ set(known))} are missing or unknown")
+    body: Body = cls(**{name: _field(kind, text[name], f"{value['t']}.{name}") for name, kind in known.items()})
+    return body
+
+
+def split(payload: bytes, limit: int) -> list[bytes]:
+    """The payload, or parts of it, none longer than ``limit`` bytes."""
+    if len(payload) <= limit:
+        return [payload]
+    # The text is ASCII JSON: worst case every character is a quote or backslash and doubles inside the part's own string.
+    size = (max(limit, MESSAGE_MIN) - PART_OVERHEAD) // 2
+    texts = [payload[i:i + size].decode("ascii") for i in range(0, len(payload), size)]
+    return [canonical({"p": PROTOCOL, "t": "part", "k": k, "n": len(texts), "d": text}) for k, text in enumerate(texts)]
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Puts parts together, per sender. Parts never cross a regular configuration: everybody starts empty there."""
+
+    waiting: dict[object, list[str]] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        self.waiting.clear()
+
+    def feed(self, sender: object, payload: bytes) -> bytes | None:
+        """A whole message, or None while parts are missing. Raises RemoteError for a part out of sequence."""
+        if not payload.endswith(b'"t":"part"}'):
+            self.waiting.pop(sender, None)
+            return payload
+        value = _envelope(payload)
+        index, count, text = value.get("k"), value.get("n"), value.get("d")
+        held = self.waiting.pop(sender, [])
+        if not isinstance(index, int) or not isinstance(count, int) or not isinstance(text, str) or not 1 < count <= PARTS_MAX:
+            raise RemoteError("malformed part")
+        if index != len(held):
+            raise RemoteError(f"part {index} where {len(held)} was expected")
+        held.append(text)
+        if index + 1 < count:
+            self.waiting[sender] = held
+            return None
+        return "".join(held).encode("ascii", "replace")
