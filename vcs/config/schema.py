@@ -89,7 +89,7 @@ SECTIONS: tuple[Section, ...] = (
     )),
     Section("node", "One per node, at least one.", NodeConfig, (
         Key("id", Kind.INT, "Node id.", low=1, high=NODEID_MAX, required=True),
-        Key("name", Kind.STRING, "Name of the node, by default the host name that it answers to.",
+        Key("name", Kind.STRING, "Name of the node: the host name by which vcsd finds which node it is.",
             low=1, high=64, pattern=_NAME, pattern_text=_NAME_TEXT, required=True),
         Key("address", Kind.STRING, "IPv4 or IPv6 address (a literal); a short form of `addresses`.", low=1, field=None),
         Key("addresses", Kind.STRINGS, "Addresses; the first one is the engine's, all are the lock manager's.",
@@ -189,3 +189,22 @@ def reference() -> str:
         ]
         out.append("")
     return "\n".join(out).rstrip() + "\n"
+
+
+BEGIN, END = "<!-- begin: vcs/config/schema.py -->\n", "<!-- end -->"
+
+
+def _update_manual(path: str) -> None:
+    """Put the table between the two markers of the manual (`make man-table`)."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    before, _, rest = text.partition(BEGIN)
+    _old, _, after = rest.partition(END)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(before + BEGIN + reference() + END + after)
+
+
+if __name__ == "__main__":
+    import sys
+
+    _update_manual(sys.argv[1])
