@@ -211,7 +211,6 @@ class FakeSwitch:
         cluster = self._provided(handle, session)
         group = self._group(cluster, name)
         check_u64(event, "event")
-        check_not_lost(group)
         floor = max(group.event, cluster.event_floor)
         if event <= floor:
             raise refuse(errno.ESTALE, f"event {event} of group {name} does not exceed {floor}", "event")
@@ -229,9 +228,9 @@ class FakeSwitch:
         group = self._group(cluster, name)
         check_u64(event, "event")
         check_members(members)
-        check_not_lost(group)
         if event < group.event:
             raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, not at {event}", "event")
+        check_not_lost(group)
         if event != group.event or group.phase is not Phase.STOP or not group.acked(Phase.STOP):
             raise refuse(errno.EPROTO, f"group {name} did not acknowledge the stop of event {event}", "event")
         if not cluster.view.quorate:
@@ -250,9 +249,9 @@ class FakeSwitch:
     def group_finish(self, handle: str, session: int, name: str, event: int) -> None:
         cluster = self._provided(handle, session)
         group = self._group(cluster, name)
-        check_not_lost(group)
         if event != group.event:
             raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, not at {event}", "event")
+        check_not_lost(group)
         if group.phase is not Phase.START or not group.acked(Phase.START):
             raise refuse(errno.EPROTO, f"group {name} did not acknowledge the start of event {event}", "event")
         group.phase = Phase.FINISH
@@ -310,10 +309,10 @@ class FakeSwitch:
             raise refuse(errno.EINVAL, f"phase {phase} is not acknowledged", "phase")
         if event != group.event:
             raise refuse(errno.ESTALE, f"group {name} is at event {group.event}, not at {event}", "event")
-        check_not_lost(group)
-        if phase > group.phase:
-            raise refuse(errno.EPROTO, f"phase {phase.name} of event {event} was not ordered", "phase")
-        if group.acked(phase):
+        acked = group.acked_phase if group.acked_event == event else Phase.NONE
+        if phase > group.phase or phase < acked or phase > acked + 1:
+            raise refuse(errno.EPROTO, f"phase {phase.name} of event {event} is not waited for", "phase")
+        if phase == acked:
             return
         group.acknowledge(phase)
         self._changed(cluster, "group_ack", "group", name, event)

@@ -280,7 +280,7 @@ def test_a_dead_provider_is_lost_at_once_and_its_groups_with_it(world: World) ->
     assert world.group("done").finished_event == 10
 
 
-def test_a_lost_group_takes_no_order_of_the_next_provider(world: World) -> None:
+def test_a_lost_group_does_not_start_for_the_next_provider(world: World) -> None:
     """S1, S15: a provider that was started again is no clean newcomer; what was lost stays so until it is left."""
     world.view()
     consumer = world.member(10)
@@ -292,10 +292,12 @@ def test_a_lost_group_takes_no_order_of_the_next_provider(world: World) -> None:
     world.view()
     with refused(errno.EPROTO):
         world.start(11)
-    with refused(errno.EPROTO):
-        world.stop(12)
     with refused(errno.ESTALE):
         world.provider.group_stop(world.handle, old, "g", 12)
+    world.stop(12)
+    consumer.ack(12, Phase.STOP)
+    with refused(errno.EPROTO):
+        world.start(12)
     assert world.group().state is GroupState.LOST
     consumer.leave()
     world.wait_gone()
@@ -609,7 +611,8 @@ def test_acknowledgements_come_in_order(world: World) -> None:
     consumer.ack(10, Phase.STOP)
     assert (world.group().acked_event, world.group().acked_phase) == (10, Phase.STOP)
     consumer.ack(10, Phase.START)
-    consumer.ack(10, Phase.STOP)
+    with refused(errno.EPROTO):
+        consumer.ack(10, Phase.STOP)
     assert world.group().acked_phase is Phase.START
 
 
