@@ -12,12 +12,22 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
-.PHONY: setup venv
-setup: venv ## install what the machine lacks: Debian packages, Python packages
+.PHONY: setup packages venv lab
+setup: lab ## install what the machine lacks: Debian packages, Python packages, kernels and the VM image
+
+packages: ## Debian packages of qemu/packages.txt, only those that are missing
+	@missing=; for package in $$(sed 's/#.*//' qemu/packages.txt); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q ' installed' || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "== Debian packages:$$missing"; apt-get update; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; fi
+
+lab: packages venv ## kernels, headers and the VM image in ~/.cache/vcs (two minutes once)
+	@PYTHONPATH=qemu $(PY) -m harness.setup
 
 venv: $(STAMP)/venv
 
-$(STAMP)/venv: pyproject.toml
+$(STAMP)/venv: pyproject.toml | packages
 	@echo "== Python packages"
 	@test -x $(PY) || python3 -m venv $(VENV)
 	@$(PY) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + p["optional-dependencies"]["dev"]))' > $(VENV)/requirements.txt

@@ -135,18 +135,20 @@ def do_spawn(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], byte
 
 def do_read(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
     del blob
-    with open(request["path"], "rb") as file:
-        file.seek(request.get("offset", 0)) if request.get("offset") else None
-        return {}, file.read(request.get("size", -1))
+    with open(request["path"], "rb", buffering=0) as file:
+        return {}, file.read()
 
 
 def do_write(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
     flags = os.O_WRONLY | os.O_CLOEXEC
     if not request["path"].startswith(("/sys/", "/proc/", "/dev/")):
+        os.makedirs(os.path.dirname(request["path"]), exist_ok=True)
         flags |= os.O_CREAT | (os.O_APPEND if request.get("append") else os.O_TRUNC)
     fd = os.open(request["path"], flags, request.get("mode", 0o644))
     try:
-        os.write(fd, blob) if len(blob) < 4096 else os.fdopen(os.dup(fd), "wb").write(blob)
+        data = memoryview(blob)
+        while data:  # files of sysfs and configfs take theirs in one write
+            data = data[os.write(fd, data) :]
     finally:
         os.close(fd)
     return {}, b""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from harness import accel, image, kernels, payload
 from harness.console import SplatWatch
-from harness.errors import KernelSplat, LabTimeout
+from harness.errors import KernelSplat, LabError, LabTimeout
 from harness.machine import BOOT_LIMIT_S, ClockOffset, Machine
 from harness.network import Network
 from harness.power import PowerSwitch
@@ -24,6 +24,18 @@ from harness.timeline import Timeline
 
 T = TypeVar("T")
 POLL_S = 0.1
+
+#: for a failed test: processes, what blocked ones wait in, the state of DLM and the switch
+DIAGNOSIS = r"""
+ps -eo pid,ppid,stat,wchan:24,args
+for p in /proc/[0-9]*; do
+	read -r _ name state _ < $p/stat && [ "$state" = D ] && echo "== $p $name" && cat $p/stack
+done
+cd /sys/kernel && grep -rs . vcs dlm config/dlm 2>/dev/null | head -500
+cat /sys/kernel/debug/dlm/* 2>/dev/null | head -300
+cat /proc/mounts /proc/meminfo
+echo w > /proc/sysrq-trigger
+"""
 
 
 def _supports_direct_io(folder: Path) -> bool:
@@ -42,6 +54,8 @@ class Cluster:
     Leaving the block raises KernelSplat if a kernel complained, unless another error is already on its way.
     """
 
+    live: ClassVar[list[Cluster]] = []  #: those not closed yet
+
     def __init__(self, nodes: int = 3, kernel: str = "6.12", *, shared_disk_mib: int = 0, shared_disks: int = 1,
                  artifacts: Path | None = None, memory_mib: int = 768, cpus: int = 1, append: str = "",
                  boot: bool = True) -> None:
@@ -52,6 +66,7 @@ class Cluster:
         self.timeline = Timeline()
         self.splats = SplatWatch()
         self._boot_all = boot
+        self.failed = False  #: set by the pytest plugin: a test failed while this cluster lived
         self._disks = tempfile.TemporaryDirectory(prefix="vcs-disks-", dir="/var/tmp")
         disks = self._make_disks(shared_disk_mib, shared_disks)
         self.network = Network(list(range(1, nodes + 1)), self.artifacts, self.timeline.host)
@@ -67,6 +82,7 @@ class Cluster:
             self._machines[node] = Machine(
                 spec, self.artifacts / spec.name, self.splats, self.timeline, self.power.answer, self.network.plug
             )
+        Cluster.live.append(self)
 
     def _make_disks(self, size_mib: int, count: int) -> tuple[Path, ...]:
         paths = [Path(self._disks.name) / f"shared{n}.img" for n in range(count if size_mib else 0)]
@@ -145,8 +161,21 @@ class Cluster:
             lines = "\n  ".join(str(splat) for splat in found[:10])
             raise KernelSplat(f"{len(found)} kernel report(s):\n  {lines}\n{self.where()}")
 
+    def diagnose(self) -> None:
+        """After a failure: what every node is waiting in, to nodeN/bootK/diagnosis.txt; never raises."""
+
+        def ask(machine: Machine) -> None:
+            with contextlib.suppress(LabError, OSError):
+                found = machine.run(DIAGNOSIS, timeout=20)
+                (machine.logs.folder / "diagnosis.txt").write_text(found.out + found.err, encoding="utf-8")
+
+        self.each(ask)
+        self.timeline.write(self.artifacts / "timeline.txt")
+
     def close(self, *, check: bool = True) -> None:
         """Cut all power, write the timeline, drop the disks; with `check`, raise KernelSplat for kernel reports."""
+        if self in Cluster.live:
+            Cluster.live.remove(self)
         self.each(lambda machine: machine.power_off(), *self._machines)
         self.network.close()
         self.timeline.write(self.artifacts / "timeline.txt")

@@ -23,7 +23,7 @@ SUITE = "bookworm"
 PYTHON = "3.11"
 
 DEBIAN = """
-    python3 gfs2-utils libdlm3 kmod iproute2 util-linux mount procps busybox-static e2fsprogs
+    python3 gfs2-utils libdlm3 kmod iproute2 util-linux mount procps busybox-static e2fsprogs iputils-ping tcpdump
     strace stress-ng
 """.split()
 

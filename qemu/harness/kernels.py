@@ -221,6 +221,15 @@ def _build(series: str, base: str, packages: list[str], to: Path, final: Path) -
     (to / "release").write_text(release, encoding="ascii")
 
 
+def _fetch(series: str, kinds: Path) -> str:
+    """The name of the newest kernel's folder in `kinds`, built if it is not there."""
+    base = newest(series)
+    packages = _packages(base)
+    key = f"{base}-{digest(_recipe(), _hashes(packages))}"
+    built("kernels", key, lambda to: _build(series, base, packages, to, kinds / key))
+    return key
+
+
 def get(series: str, *, refresh: bool = False) -> Kernel:
     """The cached kernel of `series` ("6.1", "6.12"), fetched if the cache has none; `refresh` asks apt again.
 
@@ -232,10 +241,12 @@ def get(series: str, *, refresh: bool = False) -> Kernel:
     current = kinds / f"current-{series}-{_recipe()}"
     with locked(f"kernel-{series}"):
         if refresh or not current.exists():
-            base = newest(series)
-            packages = _packages(base)
-            key = f"{base}-{digest(_recipe(), _hashes(packages))}"
-            built("kernels", key, lambda to: _build(series, base, packages, to, kinds / key))
+            try:
+                key = _fetch(series, kinds)
+            except (LookupError, RuntimeError) as error:  # no package lists yet, or older than the archive
+                say(f"kernel {series}: {str(error).splitlines()[0]}; trying again after apt-get update")
+                run(["apt-get", "update"])
+                key = _fetch(series, kinds)
             current.unlink(missing_ok=True)
             current.symlink_to(key)
     folder = current.resolve()
