@@ -8,6 +8,7 @@ the event loop (SAFETY S23). The threads are daemons: a sleeping one cannot hold
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -27,9 +28,11 @@ class Lanes:
             error: BaseException | None = None
             try:
                 work()
-            except BaseException as caught:  # noqa: BLE001 (told to the plan, which must not wait for ever)
+            except BaseException as caught:
+                # Whatever it was: the plan must be told, or the lane's lockspace would stay busy for ever.
                 error = caught
-            self._loop.call_soon_threadsafe(done, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                self._loop.call_soon_threadsafe(done, error)
 
         if lane not in self._queues:
             self._queues[lane] = queue.SimpleQueue()

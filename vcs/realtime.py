@@ -8,6 +8,7 @@ the OOM killer looks elsewhere. Import everything before calling ``setup()``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -49,10 +50,8 @@ def setup(reset_on_fork: bool = False) -> list[Step]:
 def undo_in_child() -> None:
     """For a child that is somebody else's program: ordinary priority, and an OOM killer that may take it. Never raises."""
     for action in (_ordinary, _oom_default):
-        try:
+        with contextlib.suppress(OSError):
             action()
-        except OSError:
-            pass
 
 
 def _step(name: str, action: Callable[[], None]) -> Step:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``python -m dlm_glue --config FILE --handle HANDLE``: the process. Started by vcsd, which it outlives (SAFETY S15).
+
+Environment: VCS_UEVENT_FD (a bound uevent socket) and VCS_JOURNAL_FD (a memfd), both kept by whoever started us; without them it opens
+its own. Ends on SIGTERM and changes nothing then: the lockspaces go on, a successor takes over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+
+from bridge.switch import Reader
+from dlm_glue.apply import Applier, Setup
+from dlm_glue.component import Glue
+from dlm_glue.journal import Journal
+from dlm_glue.lockspace import NODEID_MAX, OsTree
+from dlm_glue.uevents import UeventReader, open_socket
+from vcs import realtime
+from vcs.config.load import DEFAULT_PATH, load
+from vcs.config.model import ClusterConfig
+from vcs.errors import ConfigError, SwitchError, VcsError
+from vcs.events import EventLog
+
+logger = logging.getLogger("dlm_glue")
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("dlm_glue", description="Feeds the kernel's DLM from the Virtual Cluster Switch.")
+    parser.add_argument("--config", default=DEFAULT_PATH, help="cluster.toml")
+    parser.add_argument("--handle", default="", help="instance handle of the cluster in the switch (default: its name)")
+    parser.add_argument("--run-dir", default="/run/vcs", help="where events.jsonl is")
+    parser.add_argument("--node", default="", help="ignored: the switch knows which node this is")
+    parser.add_argument("--no-realtime", action="store_true", help="do not lock memory or ask for real-time priority")
+    parser.add_argument("--verbose", action="store_true")
+    return parser.parse_args()
+
+
+def descriptor(name: str) -> int | None:
+    """A descriptor that we inherited."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else None
+
+
+def uevent_reader() -> UeventReader:
+    fd = descriptor("VCS_UEVENT_FD")
+    return UeventReader(open_socket() if fd is None else socket.socket(fileno=fd))
+
+
+def journal() -> Journal:
+    fd = descriptor("VCS_JOURNAL_FD")
+    return Journal.create() if fd is None else Journal(fd)
+
+
+def setup_of(config: ClusterConfig, nodeid: int) -> Setup:
+    if config.node(nodeid) is None:
+        raise ConfigError([f"the switch says that this is node {nodeid}, which the configuration does not have"])
+    high = [n.name for n in config.nodes if n.id > NODEID_MAX]
+    if high:
+        raise ConfigError([f"nodes {', '.join(high)}: the kernel's DLM knows ids up to {NODEID_MAX} only; give lower ones"])
+    addresses = {n.id: n.addresses for n in config.nodes}
+    return Setup(config.name, nodeid, addresses, config.dlm.port, config.dlm.protocol)
+
+
+def refuse_dlm_controld() -> None:
+    """Two that feed one DLM would undo each other's work, and ours would stop the other's lockspaces. Raises VcsError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
+        try:
+            s.connect("\0dlmc_sock")
+        except OSError:
+            return
+    raise VcsError("dlm_controld runs on this machine", "stop dlm_controld (systemctl disable --now dlm) first")
+
+
+async def own_nodeid(port: Reader, handle: str) -> int:
+    """The nodeid that vcsd gave the cluster; waits until it is there."""
+    loop = asyncio.get_running_loop()
+    hint = asyncio.Event()
+    loop.add_reader(port.hints_fd(), hint.set)
+    try:
+        while True:
+            hint.clear()
+            port.hints()
+            for cluster in port.clusters():
+                if cluster.handle == handle:
+                    return cluster.nodeid
+            logger.info("waiting for cluster %s in the switch", handle)
+            await hint.wait()
+    finally:
+        loop.remove_reader(port.hints_fd())
+
+
+async def run(args: argparse.Namespace) -> int:
+    from vcs.netlink import KernelSwitch
+
+    refuse_dlm_controld()
+    config = load(args.config, with_key=False)
+    handle = args.handle or config.name
+    switch = KernelSwitch()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # Bound before anything is read, so that no uevent falls between.
+    uevents, kept = uevent_reader(), journal()
+    nodeid = await own_nodeid(switch, handle)
+    node = config.node(nodeid)
+    log = EventLog(f"{args.run_dir}/events.jsonl", node.name if node else str(nodeid), "dlm_glue")
+    setup = setup_of(config, nodeid)
+    if not args.no_realtime:
+        for step in realtime.setup():
+            if not step.ok:
+                logger.warning("%s: %s", step.name, step.detail)
+    tree = OsTree()
+    configured = frozenset(setup.addresses)
+    glue = Glue(
+        handle=handle,
+        nodeid=nodeid,
+        configured=configured,
+        switch=switch,
+        tree=tree,
+        applier=Applier(tree, setup),
+        uevents=uevents,
+        journal=kept,
+        log=log,
+    )
+    await glue.start()
+    logger.info("feeds the DLM of node %d, cluster %s", nodeid, config.name)
+    ending = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((ending, glue.failed), return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    glue.close()
+    if glue.failed.done():
+        error = glue.failed.exception()
+        logger.critical("cannot go on: %s", error, exc_info=error)
+        log.note("glue_failed", error=str(error))
+        return 1
+    log.note("glue_stopped")
+    return 0
+
+
+def main() -> int:
+    args = options()
+    logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, format="dlm_glue: %(levelname)s: %(message)s")
+    try:
+        return asyncio.run(run(args))
+    except (VcsError, SwitchError) as error:
+        logger.critical("%s", error)
+        return error.exit_code
+    except OSError as error:
+        logger.critical("%s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dlm_glue as a component: the only place here with a loop, descriptors and threads. It feeds the plan and carries its effects out.
+
+Level-triggered throughout: a hint, a finished step, a refused call and a slow timer all lead to the same thing, reading the switch
+again. The record of what was applied is in the claim *before* the effects of a decision run (SAFETY S2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from bridge.switch import ConsumerPort
+from dlm_glue import plan
+from dlm_glue.apply import Applier, ApplyError
+from dlm_glue.journal import Journal
+from dlm_glue.lanes import Lanes
+from dlm_glue.lockspace import LOCKSPACE_MAX, Tree, read_status, scan
+from dlm_glue.state import (
+    CLAIM,
+    ONLINE,
+    OWNER,
+    Ack,
+    AddComms,
+    Answer,
+    Clear,
+    Done,
+    DropComms,
+    Effect,
+    Input,
+    Join,
+    Leave,
+    Note,
+    Pending,
+    Run,
+    Seen,
+    Start,
+    State,
+    Status,
+    Stop,
+    Teardown,
+    Tick,
+    Uevent,
+    decode_record,
+    encode_record,
+    group_name,
+)
+from dlm_glue.takeover import inherit, never_answered
+from dlm_glue.uevents import Gfs2Recovery, LockspaceEvent, Overrun, UeventReader
+from vcs.errors import SwitchError, VcsError
+from vcs.events import EventLog
+from vcs.model import GroupFlags, Level
+
+TICK_S = 5.0
+"The slow timer: lost hints, and whatever failed."
+POLL_S, POLL_SLOW_S, POLL_FAST_FOR_S = 0.01, 0.05, 2.0
+"How often recover_status is read while a recovery runs; there is no uevent for its end, and nothing to poll(2) for."
+COMMS_LANE = "comms/"
+"No lockspace can have this name."
+FLAGS = GroupFlags.PERSISTENT | GroupFlags.NEEDS_FENCE
+
+logger = logging.getLogger("dlm_glue")
+
+
+class Glue:
+    """One per kernel. ``start()`` raises VcsError when it cannot take the seat; ``failed`` ends with what went wrong later."""
+
+    def __init__(
+        self,
+        *,
+        handle: str,
+        nodeid: int,
+        configured: frozenset[int],
+        switch: ConsumerPort,
+        tree: Tree,
+        applier: Applier,
+        uevents: UeventReader,
+        journal: Journal,
+        log: EventLog,
+    ) -> None:
+        self._handle = handle
+        self._configured = configured
+        self._switch = switch
+        self._tree = tree
+        self._applier = applier
+        self._uevents = uevents
+        self._journal = journal
+        self._log = log
+        self._sessions: dict[str, int] = {}
+        self._recorded = b""
+        self._queue: deque[Input] = deque()
+        self._feeding = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._poll_since = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._lanes: Lanes
+        self.failed: asyncio.Future[None]
+        self.state = State(nodeid)
+
+    # --- life -------------------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lanes = Lanes(self._loop)
+        self.failed = self._loop.create_future()
+        before = self._claim()
+        prepared = self._loop.create_future()
+        self._lanes.submit(COMMS_LANE, self._applier.prepare, prepared.set_result)
+        error = await prepared
+        if isinstance(error, OSError):
+            raise VcsError(f"the kernel's DLM cannot be set up: {error}")
+        if error is not None:
+            raise error
+        self._inherit(before)
+        self._loop.add_reader(self._switch.hints_fd(), self._guarded(self._on_hints))
+        self._loop.add_reader(self._uevents.fileno(), self._guarded(self._on_uevents))
+        self._on_uevents()
+        self._on_hints()
+        self._later("tick", TICK_S, self._on_tick)
+
+    def close(self) -> None:
+        """Let go of everything and change nothing: the groups are orphans then, for a successor to take over."""
+        for timer in self._timers.values():
+            timer.cancel()
+        with contextlib.suppress(SwitchError):
+            self._loop.remove_reader(self._switch.hints_fd())
+        self._loop.remove_reader(self._uevents.fileno())
+        self._lanes.close()
+        self._switch.close()
+        self._uevents.close()
+        self._journal.close()
+
+    def _claim(self) -> bytes:
+        try:
+            return self._switch.claim(CLAIM)
+        except SwitchError as error:
+            if error.errno == errno.EBUSY:
+                raise VcsError("another dlm_glue runs on this machine", "there is one fs/dlm per kernel: stop the other one") from None
+            raise
+
+    def _inherit(self, before: bytes) -> None:
+        try:
+            record = decode_record(before)
+        except ValueError as error:
+            logger.warning("the record of the predecessor is useless, everything is made anew: %s", error)
+            record = {}, {}
+        self._recorded = before
+        found = scan(self._tree, self._applier.paths)
+        groups = self._switch.groups(self._handle)
+        got = inherit(self.state.nodeid, self._configured, found=found, record=record, groups=groups, pending=self._journal.pending)
+        self.state = got.state
+        for pending in got.stale:
+            self._journal.answered(pending)
+        for name in got.unheard:
+            self._hear(name)
+        taken = sorted(name for name, space in got.state.spaces.items() if space.present)
+        self._log.note("glue_started", lockspaces=taken, pending=len(got.state.pending), comms=sorted(got.state.comms))
+
+    def _hear(self, lockspace: str) -> None:
+        """A join that waits in the kernel although its uevent is lost."""
+        logger.warning("lockspace %s waits to be joined, its uevent was lost", lockspace)
+        self._queue.append(Uevent(self._journal.add(ONLINE, lockspace)))
+
+    # --- what comes in ----------------------------------------------------------------------------------------------------------------
+
+    def _guarded(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """An exception in a callback would only be logged by the loop, and we would live on deaf."""
+
+        def run() -> None:
+            try:
+                callback()
+            except Exception as error:
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+
+        return run
+
+    def _later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
+        self._timers[name] = self._loop.call_later(delay_s, self._guarded(callback))
+
+    def _on_hints(self) -> None:
+        self._switch.hints()
+        self.feed(self._read())
+
+    def _on_tick(self) -> None:
+        self._later("tick", TICK_S, self._on_tick)
+        self.feed(self._read())
+        self.feed(Tick())
+
+    def _on_uevents(self) -> None:
+        kept: deque[Pending] = deque()
+
+        def keep(event: LockspaceEvent) -> None:
+            kept.append(self._journal.add(event.action, event.lockspace))
+
+        for event in self._uevents.read(keep):
+            match event:
+                case LockspaceEvent():
+                    self._queue.append(Uevent(kept.popleft()))
+                case Gfs2Recovery(table, jid, result):
+                    self._log.note("gfs2_recovery", table=table, jid=jid, result=result)
+                case Overrun():
+                    self._log.note("uevents_lost")
+                    self._rescan()
+        self.feed()
+
+    def _rescan(self) -> None:
+        asked = {e.pending.lockspace for e in self._queue if isinstance(e, Uevent)} | {p.lockspace for p in self.state.pending}
+        found = scan(self._tree, self._applier.paths)
+        for name, left in found.spaces.items():
+            if never_answered(left) and name not in asked and name not in self.state.groups:
+                self._hear(name)
+
+    def _read(self) -> Seen:
+        """The groups first: so the view is at least as new as every event."""
+        groups = tuple(self._switch.groups(self._handle))
+        return Seen(groups, self._switch.view(self._handle))
+
+    def _poll(self) -> None:
+        """There is no uevent for "recovery done" in 6.1 or 6.12, and sysfs does not notify: read, but only while somebody recovers."""
+        self._timers.pop("poll", None)
+        for name, space in self.state.spaces.items():
+            if space.run is Run.RECOVERING:
+                with contextlib.suppress(OSError):  # the lockspace is just going; its offline uevent says so
+                    self._queue.append(Status(name, read_status(self._tree, self._applier.paths, name)))
+        self.feed()
+
+    # --- the plan ---------------------------------------------------------------------------------------------------------------------
+
+    def feed(self, *inputs: Input) -> None:
+        """Take the inputs in, and whatever follows from them at once. Not re-entrant: an input of an effect waits its turn."""
+        self._queue.extend(inputs)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._queue:
+                self._one(self._queue.popleft())
+        finally:
+            self._feeding = False
+        recovering = any(s.run is Run.RECOVERING for s in self.state.spaces.values())
+        if not recovering:
+            self._poll_since = 0.0
+        elif "poll" not in self._timers:
+            now = self._loop.time()
+            self._poll_since = self._poll_since or now
+            self._later("poll", POLL_S if now - self._poll_since < POLL_FAST_FOR_S else POLL_SLOW_S, self._poll)
+
+    def _one(self, event: Input) -> None:
+        before = self.state
+        self.state, effects = plan.step(self.state, event)
+        record = encode_record(self.state)
+        if record != self._recorded:
+            self._switch.claim(CLAIM, record)
+            self._recorded = record
+        read_again = False
+        for effect in effects:
+            read_again |= self._execute(effect)
+        if read_again:
+            self._queue.append(self._read())
+        for name in before.spaces.keys() - self.state.spaces.keys():
+            self._lanes.end(name)
+            self._sessions.pop(name, None)
+
+    def _execute(self, effect: Effect) -> bool:
+        """True when the switch must be read again."""
+        match effect:
+            case Note(event, fields):
+                self._log.note(event, **fields)
+                return False
+            case Join() | Leave() | Ack():
+                self._queue.append(self._call(effect))
+                return True
+            case AddComms():
+                self._work(COMMS_LANE, effect, lambda: self._applier.add_comms(effect))
+            case DropComms():
+                self._work(COMMS_LANE, effect, lambda: self._applier.drop_comms(effect))
+            case Stop():
+                self._work(effect.lockspace, effect, lambda: self._applier.stop(effect))
+            case Clear():
+                self._work(effect.lockspace, effect, lambda: self._applier.clear(effect))
+            case Start():
+                self._work(effect.lockspace, effect, lambda: self._applier.start(effect))
+            case Teardown():
+                self._work(effect.lockspace, effect, lambda: self._applier.teardown(effect))
+            case Answer():
+                self._journal.answering(effect.pending)
+                self._work(effect.lockspace, effect, lambda: self._applier.answer(effect))
+        return False
+
+    def _call(self, effect: Join | Leave | Ack) -> Done:
+        name = effect.lockspace
+        group = group_name(name)
+        try:
+            match effect:
+                case Join():
+                    if len(name.encode()) > LOCKSPACE_MAX:
+                        return Done(effect, errno.ENAMETOOLONG, f"a lockspace's name may have {LOCKSPACE_MAX} bytes")
+                    joined = self._switch.join(self._handle, group, Level.LOCK_MANAGER, FLAGS, OWNER)
+                    self._sessions[name] = joined.session
+                case Leave():
+                    self._switch.leave(self._handle, self._sessions[name], group)
+                case Ack():
+                    self._switch.ack(self._handle, self._sessions[name], group, effect.event, effect.phase)
+        except SwitchError as error:
+            return Done(effect, error.errno, str(error))
+        return Done(effect)
+
+    def _work(self, lane: str, effect: Effect, work: Callable[[], None]) -> None:
+        begun = self._loop.time()
+
+        def done(error: BaseException | None) -> None:
+            took_ms = round((self._loop.time() - begun) * 1000, 1)
+            self._guarded(lambda: self._worked(effect, error, took_ms))()
+
+        self._lanes.submit(lane, work, done)
+
+    def _worked(self, effect: Effect, error: BaseException | None, took_ms: float) -> None:
+        if isinstance(effect, Answer):
+            self._journal.answered(effect.pending)
+        if error is None:
+            logger.debug("%s done in %s ms", effect, took_ms)
+            self.feed(Done(effect))
+            return
+        code = error.errno if isinstance(error, (ApplyError, OSError)) else errno.EIO
+        logger.error("%s failed: %s", effect, error, exc_info=None if isinstance(error, (ApplyError, OSError)) else error)
+        self.feed(Done(effect, code or errno.EIO, str(error)))

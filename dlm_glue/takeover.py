@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The first state of a dlm_glue: what a predecessor left in the kernel, in the record and in the journal, put together. Pure.
+
+A wrong guess here costs data, so nothing is guessed: making nodes/N anew without need purges the locks of a living member, and not
+making it anew in need keeps those of a dead one. The record says for whom each directory was made; a directory without a record was being
+removed or replaced when the predecessor died, so it is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dlm_glue.lockspace import Found, Left
+from dlm_glue.state import GROUP_PREFIX, OWNER, Pending, Record, Run, Space, State, Who
+from vcs.model import Group, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    state: State
+    stale: tuple[Pending, ...]
+    "Journalled uevents whose lockspace the kernel does not have any more: there is nobody to answer."
+    unheard: tuple[str, ...]
+    "Lockspaces whose join waits although nobody heard its uevent (no id was ever set): to be journalled and fed as online."
+
+
+def inherit(
+    nodeid: int,
+    configured: Iterable[int],
+    *,
+    found: Found,
+    record: Record,
+    groups: Iterable[Group],
+    pending: tuple[Pending, ...],
+) -> Inherited:
+    """``found`` was read after the uevent socket was bound, ``pending`` is the journal of the predecessor."""
+    comms, nodes = record
+    ours = {g.name.removeprefix(GROUP_PREFIX): g for g in groups if g.owner == OWNER}
+    spaces = {name: _space(left, nodes.get(name, {}), ours.get(name)) for name, left in found.spaces.items()}
+    alive = tuple(p for p in pending if p.lockspace in spaces and spaces[p.lockspace].present)
+    asked = {p.lockspace for p in alive}
+    state = State(
+        nodeid=nodeid,
+        configured=frozenset(configured),
+        comms={n: comms.get(n, 0) if n in found.complete else 0 for n in found.comms},
+        spaces=spaces,
+        pending=alive,
+    )
+    unheard = tuple(sorted(n for n in found.spaces if n not in ours and n not in asked and never_answered(found.spaces[n])))
+    return Inherited(state, tuple(p for p in pending if p not in alive), unheard)
+
+
+def never_answered(left: Left) -> bool:
+    """Its join waits for event_done: whatever was ever started or torn down by us has an id."""
+    return left.present and not left.made and left.id == 0
+
+
+def _space(left: Left, record: Mapping[int, Who], group: Group | None) -> Space:
+    run, event = _run(left, group)
+    nodes = {n: record[n] for n in left.nodes if n in record}
+    return Space(left.name, present=left.present, made=left.made, run=run, event=event, nodes=nodes)
+
+
+def _run(left: Left, group: Group | None) -> tuple[Run, int]:
+    """A status other than 0 means that control=1 was written after the last stop. With status 0 it may have been written just before
+    the predecessor died, so only a stop that it acknowledged counts as one."""
+    if not left.present:
+        return Run.STOPPED, 0
+    if group is None:
+        return (Run.STOPPED if never_answered(left) else Run.UNKNOWN), 0
+    stop_acked = group.acked_event == group.event and group.acked_phase >= Phase.STOP
+    if left.status and group.event and stop_acked and group.phase >= Phase.START:
+        return Run.RECOVERING, group.event
+    if not left.status and (group.event == 0 or (stop_acked and group.phase is Phase.STOP)):
+        return Run.STOPPED, 0
+    if not left.status and stop_acked and group.acked_phase is Phase.STOP:
+        return Run.STOPPED, 0
+    return Run.UNKNOWN, 0
