@@ -15,11 +15,11 @@ from bridge.driver import Driver, Fencer
 from bridge.fence_agent import FenceAgent
 from bridge.storage import RecordFile, refuse_cluster_file_system
 from bridge.switch import ClusterInfo, ProviderPort
-from membership.api import Engine, EngineContext, Processor
+from membership.api import Engine, EngineContext, EngineEvent, Processor
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
 from vcs.events import EventLog
-from vcs.model import Group, GroupState
+from vcs.model import Group, GroupState, RingId, View
 
 if TYPE_CHECKING:
     from bridge.coordinator.core import Coordinator
@@ -105,7 +105,10 @@ class Component:
         self._take_seat()
         # The engine incarnation belongs to this process and to nothing older (SAFETY S1); 0 is no incarnation.
         local = Processor(self.nodeid, self._incarnation, int.from_bytes(os.urandom(8), "little") or 1)
-        self._coordinator = Coordinator(self.config, local, record)
+        engine_dir = os.path.join(self._state_dir, "engine")
+        os.makedirs(engine_dir, mode=0o700, exist_ok=True)
+        self._engine = self._factory(EngineContext(self.config, local, engine_dir, self._sink, self._note_of_engine))
+        self._coordinator = Coordinator(self.config, local, record, self._engine.max_message)
         self._driver = Driver(
             self.config,
             self._coordinator,
@@ -118,11 +121,6 @@ class Component:
             on_failed=self._on_failed,
             on_notice=self._on_notice,
         )
-        engine_dir = os.path.join(self._state_dir, "engine")
-        os.makedirs(engine_dir, mode=0o700, exist_ok=True)
-        self._engine = self._factory(
-            EngineContext(self.config, local, engine_dir, self._driver.sink, self._note_of_engine)
-        )
         await self._driver.start(self._engine)
         self.log.note(
             "bridge_started",
@@ -132,6 +130,10 @@ class Component:
             engine_incarnation=f"{local.engine:x}",
             record=record is not None,
         )
+
+    def _sink(self, event: EngineEvent) -> None:
+        if self._driver is not None:
+            self._driver.sink(event)
 
     def _note_of_engine(self, event: str, fields: dict[str, object]) -> None:
         self.log.note(event, **fields)
@@ -207,6 +209,16 @@ class Component:
     def live_groups(self) -> list[str]:
         """Names of what may still write, or wait, on this node's membership."""
         return sorted(g.name for g in self.groups() if g.state is not GroupState.LEAVING)
+
+    def view(self) -> View:
+        """The view in the switch; an empty one if it cannot be asked."""
+        with contextlib.suppress(SwitchError):
+            return self._switch.view(self.handle)
+        return View(0, RingId(0, 0), False, ())
+
+    def discharged(self) -> set[tuple[int, int]]:
+        """(nodeid, boot incarnation) of the last nodes that were fenced."""
+        return {(n, boot) for n, boot, _how in self._coordinator.state.discharged} if self._coordinator else set()
 
     def cluster_info(self) -> ClusterInfo | None:
         with contextlib.suppress(SwitchError):

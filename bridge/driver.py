@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -101,7 +102,9 @@ class Driver:
         self._on_left, self._on_failed, self._on_notice = on_left, on_failed, on_notice
         self._engine: Engine | None = None
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, "persist")
+        # A thread does not inherit our real-time policy when that is reset on fork, and what it writes holds everything up.
+        policy = (os.sched_getscheduler(0), os.sched_getparam(0))
+        self._disk = ThreadPoolExecutor(1, "persist", os.sched_setscheduler, (0, *policy))
         self._disk.submit(int)  # its thread exists from now on: no allocation in an emergency
         self._inputs: deque[Input] = deque()
         self._effects: deque[Effect] = deque()

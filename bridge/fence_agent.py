@@ -197,6 +197,8 @@ class FenceAgent:
             cwd="/",
             start_new_session=True,
         )
+        with contextlib.suppress(OSError), open(f"/proc/{child.pid}/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("0")  # our own protection is not for somebody else's program
         code: int | None = None
         out = err = b""
         try:

@@ -41,6 +41,7 @@ CONNECTIONS_MAX = 64
 CALL_MAX = 64 << 10
 "Longest call in bytes."
 ACCEPT_PAUSE_S = 1.0
+CLOSE_GRACE_S = 0.5
 FINISH_S = 1.0
 "How long an answer may take to be read when the server ends."
 BATCH = 200

@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import asdict, is_dataclass
 
 DEFAULT_PATH = "/run/vcs/events.jsonl"
@@ -234,7 +234,7 @@ class Tail:
             self._file = -1
 
 
-async def follow(path: str = DEFAULT_PATH, history: bool = False) -> AsyncIterator[Record]:
+async def follow(path: str = DEFAULT_PATH, history: bool = False) -> AsyncGenerator[Record, None]:
     """Events of every process of this node as they are written; with ``history`` those on disk first. Ends by being closed."""
     tail = Tail(path, from_start=history)
     wake = asyncio.Event()

@@ -85,7 +85,7 @@ class NodeReport(TypedDict):
     nodeid: int
     name: str
     state: str
-    "member, down, left (cleanly), failed (to be fenced) or fenced."
+    "member, joining (here, not merged yet), down, left (cleanly), failed (to be fenced) or fenced."
     local: bool
     votes: int
     incarnation: str

@@ -102,9 +102,9 @@ class Daemon:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> Component:
         # Everything is imported before memory is locked: a page fault on a Python file later could wait for the disk (SAFETY S20).
-        from bridge.backend import ComponentBackend
         from membership.registry import engine_factory
 
+        from bridge.backend import ComponentBackend
         from bridge.component import Component
         from vcs.control import ControlServer
 
@@ -114,7 +114,10 @@ class Daemon:
         if o.realtime:
             from vcs import realtime
 
-            realtime.setup()
+            # Children (fence agents; dlm_glue asks for itself) start with ordinary priority.
+            for step in realtime.setup(reset_on_fork=True):
+                if not step.ok:
+                    logger.warning("%s: %s", step.name, step.detail)
         component = Component(
             o.config, o.node.id, port, engine=engine, handle=o.handle, state_dir=o.state_dir, log=self.events
         )
@@ -221,7 +224,7 @@ def prepare(options: Options) -> None:
 @click.option("--no-realtime", is_flag=True, help="Do not lock memory or ask for real-time priority (for tests).")
 @click.option("--switch", default="vcs.netlink:KernelSwitch", hidden=True, help="Port to the switch (for tests).")
 @click.option("--verbose", "-v", is_flag=True, help="Log more.")
-def main(  # noqa: PLR0917 - click hands them over by name
+def main(
     config_path: str,
     node: str,
     handle: str,

@@ -161,6 +161,14 @@ def make_config(power: PowerSwitch | None, nodes: int = 3) -> ClusterConfig:
     )
 
 
+def quorate_view(switch: FakeSwitch, handle: str) -> list[int]:
+    """The members of the quorate view in the switch, [] if it is not quorate."""
+    with contextlib.suppress(SwitchError):
+        view = switch.view(handle)
+        return [m.nodeid for m in view.members] if view.quorate else []
+    return []
+
+
 class Node:
     """One node in this process: a kernel (FakeSwitch), a state folder, and a bridge that can be started, stopped and killed."""
 
@@ -194,11 +202,7 @@ class Node:
         return self.consumers[-1]
 
     def view(self) -> list[int]:
-        """The members of the quorate view in the switch, [] if it is not quorate."""
-        with contextlib.suppress(SwitchError):
-            view = self.switch.view(self.handle)
-            return [m.nodeid for m in view.members] if view.quorate else []
-        return []
+        return quorate_view(self.switch, self.handle)
 
     async def power_cut(self) -> None:
         """Everything of the node is gone in one instant, its disk excepted; it comes back with another boot incarnation."""
@@ -278,7 +282,8 @@ class DaemonNode:
                 sys.executable, *argv, cwd=ROOT, stderr=err, env={**os.environ, VARIABLE: str(self.folder / "switch")}
             )
 
-    view = Node.view
+    def view(self) -> list[int]:
+        return quorate_view(self.switch, self.handle)
 
     def stderr(self) -> str:
         return (self.folder / "stderr").read_text(errors="replace")

@@ -216,7 +216,7 @@ def test_what_is_wrong_with_the_agent_is_said_at_the_start(tmp_path: Path) -> No
     async def story(nodes: Nodes, _power: PowerSwitch) -> None:
         config = nodes.config
         missing = dataclasses.replace(config, fencing=dataclasses.replace(config.fencing, agent="fence_of_nobody"))
-        with pytest.raises(FenceAgentError, match="fence_of_nobody.*not installed"):
+        with pytest.raises(FenceAgentError, match=r"fence_of_nobody.*not installed"):
             await nodes[1].start(missing)
         assert not nodes[1].switch.clusters(), "nothing may be left behind"
 

@@ -64,7 +64,7 @@ def test_follow_is_woken_by_another_writer(tmp_path: Path) -> None:
         await asyncio.sleep(0)  # let it open before the line is written
         events.EventLog(path, "n", "glue").note("hello")
         record = await asyncio.wait_for(first, 5)
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         return record
 
     assert asyncio.run(run())["source"] == "glue"

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the control socket tells of a running bridge: the shapes of vcs/report.py, filled from coordinator, engine and switch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, cast
+
+from bridge.component import Component
+from vcs import events
+from vcs.report import (
+    FencingReport,
+    GroupReport,
+    NodeReport,
+    StatusReport,
+    WhyReport,
+    group_report,
+    incarnation_text,
+    view_report,
+)
+
+VERSION = "0.1.0"
+
+Picture = Mapping[str, Any]
+"The coordinator's describe()."
+
+
+class ComponentBackend:
+    """Implements vcs.control.Backend. ``on_left`` is called after a clean leave that was asked for here."""
+
+    def __init__(self, component: Component, on_left: Callable[[], None]) -> None:
+        self._component = component
+        self._on_left = on_left
+        self._began_ns = events.boottime_ns()
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    def status(self) -> StatusReport:
+        c = self._component
+        cluster, picture = c.cluster_info(), self._picture()
+        config = c.config.node(c.nodeid)
+        report: StatusReport = {
+            "source": "vcsd",
+            "handle": c.handle,
+            "cluster": c.config.name,
+            "nodeid": c.nodeid,
+            "node": config.name if config else "",
+            "provider": {
+                "type": cluster.provider if cluster else "",
+                "state": cluster.provider_state.name.lower() if cluster else "none",
+            },
+            "view": view_report(c.view()),
+            "groups": len(c.groups()),
+            "daemon": {
+                "pid": os.getpid(),
+                "version": VERSION,
+                "uptime_ms": (events.boottime_ns() - self._began_ns) // 1_000_000,
+            },
+            "engine": c.engine.status() if c.engine is not None else {},
+            "fencing": self._fencing(picture),
+            "notes": self._notes(picture),
+        }
+        quorum = picture.get("quorum")
+        if quorum:
+            report["quorum"] = {"votes": quorum["votes"], "expected": quorum["expected"], "needed": quorum["needed"]}
+        if cluster is not None and cluster.lease_ms:
+            report["lease"] = {"lease_ms": cluster.lease_ms, "remaining_ms": cluster.lease_remaining_ms}
+        return report
+
+    def nodes(self) -> Sequence[NodeReport]:
+        picture = self._picture()
+        known = {int(n["nodeid"]): n for n in picture.get("nodes", ())}
+        owed = {int(o["nodeid"]) for o in picture.get("obligations", ())}
+        fenced = self._component.discharged()
+        view = self._component.view()
+        found: list[NodeReport] = []
+        for node in self._component.config.nodes:
+            row = known.get(node.id, {})
+            incarnation = int(row.get("incarnation", 0)) or view.incarnation_of(node.id) or 0
+            found.append(
+                {
+                    "nodeid": node.id,
+                    "name": node.name,
+                    "state": _state(row, node.id in owed, (node.id, incarnation) in fenced),
+                    "local": node.id == self._component.nodeid,
+                    "votes": node.votes,
+                    "incarnation": incarnation_text(incarnation),
+                    "addresses": list(node.addresses),
+                }
+            )
+        return found
+
+    def groups(self) -> Sequence[GroupReport]:
+        return [group_report(g) for g in self._component.groups()]
+
+    def why(self) -> Sequence[WhyReport]:
+        config = self._component.config
+        found: list[WhyReport] = []
+        for item in cast("Sequence[Picture]", self._component.why()):
+            group = str(item.get("group") or "")
+            on = [self._who(x) for x in item.get("on", ())]
+            text = str(item.get("text", ""))
+            subject = f"group {group}" if group else f"cluster {config.name}"
+            if item.get("what") in ("fence", "failed") and on:
+                subject = f"node {on[0]}"
+            # The coordinator's sentence ends in the command that helps, if there is one.
+            what, _, remedy = text.partition("; if it is certainly off, say so with: ")
+            if not remedy:
+                what, _, remedy = text.partition("; when it is certainly off: ")
+            found.append({"subject": subject, "what": what, "on": on, "remedy": remedy})
+        return found
+
+    # --- wishes -------------------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        await self._component.leave()
+        self._on_left()
+
+    def fence_ack(self, nodeid: int) -> None:
+        self._component.fence_ack(nodeid)
+
+    async def events(self, follow: bool) -> AsyncIterator[Mapping[str, object]]:
+        """All processes' events of this node: what is on disk, then, with ``follow``, what comes."""
+        path = self._component.log.path
+        if not follow:
+            for record in events.read(path):
+                yield record
+            return
+        stream = events.follow(path, history=True)
+        try:
+            async for record in stream:
+                yield record
+        finally:
+            await stream.aclose()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _picture(self) -> Picture:
+        return self._component.describe()
+
+    def _who(self, who: object) -> str:
+        node = self._component.config.node(who) if isinstance(who, int) else None
+        return node.name if node else str(who)
+
+    def _fencing(self, picture: Picture) -> list[FencingReport]:
+        found: list[FencingReport] = []
+        states = {"launched": "running", "retry": "failed", "pending": "waiting"}
+        for o in picture.get("obligations", ()):
+            state = states.get(str(o["phase"]), str(o["phase"]))
+            if state == "waiting" and not self._component.config.fencing.agent:
+                state = "manual"
+            found.append(
+                {
+                    "nodeid": int(o["nodeid"]),
+                    "name": self._who(int(o["nodeid"])),
+                    "incarnation": incarnation_text(int(o["incarnation"])),
+                    "state": state,
+                    "detail": str(o["detail"]),
+                    "groups": ["(all)"] if o["everything"] else list(o["groups"]),
+                }
+            )
+        return found
+
+    def _notes(self, picture: Picture) -> list[str]:
+        notes = []
+        if not self._component.config.fencing.agent:
+            notes.append("no fence agent is configured: a failed node holds its groups until `vcs fence ack`")
+        if picture.get("leaving"):
+            notes.append("this node is leaving")
+        counters = picture.get("counters", {})
+        if counters.get("bad_record"):
+            notes.append("the record of the last membership could not be read")
+        if counters.get("garbage"):
+            notes.append(f"{counters['garbage']} ordered messages were not understood: do all nodes run the same version?")
+        return notes
+
+
+def _state(row: Picture, owed: bool, fenced: bool) -> str:
+    status, present = str(row.get("status", "unseen")), bool(row.get("present"))
+    if owed:
+        return "failed"
+    if status == "member" and present:
+        return "member"
+    if status == "left":
+        return "left"
+    if status == "failed" and fenced:
+        return "fenced"
+    return "joining" if present else "down"
