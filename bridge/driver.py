@@ -272,7 +272,7 @@ class Driver:
         self._refusals.pop((what, group), None)
         if group:
             fields["group"] = group
-        self._log.note(f"switch_{what}", **fields)
+        self._log.note(what, **fields)
         return True
 
     def _refused(self, what: str, group: str, error: SwitchError) -> None:
@@ -304,7 +304,7 @@ class Driver:
 
     def _stop_group(self, e: StopGroup) -> None:
         self._tell(
-            "stop",
+            "group_stop",
             e.name,
             lambda: self._switch.group_stop(self._handle, self._session, e.name, e.event),
             id=event_text(e.event),
@@ -312,7 +312,7 @@ class Driver:
 
     def _start_group(self, e: StartGroup) -> None:
         self._tell(
-            "start",
+            "group_start",
             e.name,
             lambda: self._switch.group_start(self._handle, self._session, e.name, e.event, e.members),
             id=event_text(e.event),
@@ -321,7 +321,7 @@ class Driver:
 
     def _finish_group(self, e: FinishGroup) -> None:
         self._tell(
-            "finish",
+            "group_finish",
             e.name,
             lambda: self._switch.group_finish(self._handle, self._session, e.name, e.event),
             id=event_text(e.event),
@@ -329,7 +329,7 @@ class Driver:
 
     def _left_group(self, e: LeftGroup) -> None:
         self._tell(
-            "left",
+            "switch_left",
             e.name,
             lambda: self._switch.group_left(self._handle, self._session, e.name, e.error),
             error=e.error,
@@ -337,7 +337,7 @@ class Driver:
 
     def _tell_fenced(self, e: Fenced) -> None:
         self._tell(
-            "fenced",
+            "switch_fenced",
             "",
             lambda: self._switch.fenced(self._handle, self._session, e.nodeid, e.incarnation),
             nodeid=e.nodeid,
@@ -351,7 +351,7 @@ class Driver:
         try:
             self._switch.lease_renew(self._handle, self._session, e.valid_from_ns)
         except SwitchError as error:
-            self._refused("renew", "", error)
+            self._refused("lease_renew", "", error)
             return
         self._renewed_ns = e.valid_from_ns
         self.counters["renewals"] += 1

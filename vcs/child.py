@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -159,6 +160,8 @@ class OutlivingChild:
 
     async def _spawn(self) -> None:
         environment = {**os.environ, **{variable: str(fd) for variable, fd in self._fds.items()}}
+        # It finds its modules where we found ours, installed or not, whatever the working directory is.
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in sys.path)
         environment.pop("NOTIFY_SOCKET", None)
 
         def begin() -> subprocess.Popen[bytes]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bridge.switch import ProviderPort
 
 EXIT_LIVE = 3
-GLUE = "dlm_glue.component"
+GLUE = "dlm_glue"
 STOP_LEAVE_S = 8.0
 "How long a clean leave may take at SIGTERM, when nobody is there to be told of it otherwise."
 
@@ -44,6 +44,7 @@ logger = logging.getLogger("vcsd")
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    config_path: str
     config: ClusterConfig
     node: NodeConfig
     handle: str
@@ -135,7 +136,10 @@ class Daemon:
 
     def _make_glue(self) -> OutlivingChild:
         o = self.options
-        argv = [sys.executable, "-m", GLUE, "--handle", o.handle, "--run-dir", o.run_dir, "--node", str(o.node.id)]
+        site = ["-S"] if sys.flags.no_site else []
+        argv = [sys.executable, *site, "-m", GLUE, "--config", o.config_path, "--handle", o.handle, "--run-dir", o.run_dir]
+        if not o.realtime:
+            argv.append("--no-realtime")
         return OutlivingChild(
             "dlm_glue",
             argv,
@@ -245,6 +249,7 @@ def main(
         if engine:
             config = replace(config, engine=engine)
         options = Options(
+            os.path.abspath(config_path),
             config,
             own_node(config, node),
             handle or config.name,

@@ -163,9 +163,9 @@ def test_what_happens_is_in_the_event_log_on_one_clock(tmp_path: Path) -> None:
         await them.until(lambda: user.running_on() == [1])
         records = list(events.read(str(them[1].run_dir / "events.jsonl")))
         names = [r["event"] for r in records]
-        for name in ("attached", "bridge_started", "switch_view", "switch_stop", "switch_start", "switch_finish"):
+        for name in ("attached", "bridge_started", "view_installed", "group_stop", "group_start", "group_finish"):
             assert name in names, names
-        assert names.index("switch_stop") < names.index("switch_start") < names.index("switch_finish")
+        assert names.index("group_stop") < names.index("group_start") < names.index("group_finish")
         times = [int(str(r["t"])) for r in records]
         assert times == sorted(times) and times[0] > began
         assert {r["node"] for r in records} == {"node1"}
