@@ -41,3 +41,11 @@ gen: venv ## make the netlink tables, the uapi header and docs/netlink.md from k
 
 gen-check: venv ## fail when a generated file is stale
 	@$(PY) kmod/spec/gen.py --check
+
+# --- the lab ----------------------------------------------------------------------------------------------------------
+.PHONY: shell
+NODES ?= 3
+KERNEL ?= 6.12
+SETUP ?=
+shell: lab ## a running cluster with a prompt on each node (NODES=3 KERNEL=6.12 SETUP=module:function)
+	@PYTHONPATH=qemu $(PY) -m harness.shell --nodes $(NODES) --kernel $(KERNEL) $(if $(SETUP),--setup $(SETUP))

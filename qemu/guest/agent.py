@@ -127,6 +127,7 @@ def do_spawn(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], byte
 
     def reap() -> None:
         rc = process.wait()
+        FOLLOWER.flush(LOGS, f"{request['log']}.log")  # whoever sees the end has the whole output
         STREAM.send({"exit": request["log"], "pid": process.pid, "rc": rc, **now()})
 
     threading.Thread(target=reap, daemon=True).start()
@@ -196,6 +197,7 @@ class Follower:
         self.fd = self.libc.inotify_init1(os.O_CLOEXEC)
         self.folders: dict[int, str] = {}
         self.offsets: dict[str, tuple[int, int]] = {}
+        self.lock = threading.Lock()
         for folder in WATCHED:
             os.makedirs(folder, exist_ok=True)
             mask = self.IN_MODIFY | self.IN_MOVED_TO | self.IN_CREATE
@@ -206,7 +208,7 @@ class Follower:
     def flush(self, folder: str, name: str) -> None:
         if not name.endswith(WATCHED[folder]):
             return
-        with contextlib.suppress(OSError), open(f"{folder}/{name}", "rb") as file:
+        with self.lock, contextlib.suppress(OSError), open(f"{folder}/{name}", "rb") as file:
             inode = os.fstat(file.fileno()).st_ino
             old, offset = self.offsets.get(f"{folder}/{name}", (inode, 0))
             file.seek(offset if old == inode else 0)
@@ -295,7 +297,7 @@ class FenceProxy:
 
 
 def main() -> None:
-    for target in (stream_kmsg, Follower().run, follow_uevents, FenceProxy().serve):
+    for target in (stream_kmsg, FOLLOWER.run, follow_uevents, FenceProxy().serve):
         threading.Thread(target=target, daemon=True).start()
     STREAM.send({"ready": 1, "pid": os.getpid(), **now()})
     while True:
@@ -305,8 +307,9 @@ def main() -> None:
 
 def start() -> None:
     """Called by init."""
-    global RPC, STREAM
+    global RPC, STREAM, FOLLOWER
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
         score.write("-1000")
     RPC, STREAM = Port("vcs.rpc"), Port("vcs.stream")
+    FOLLOWER = Follower()
     main()

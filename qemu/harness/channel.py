@@ -101,7 +101,8 @@ class Rpc:
 
     def call(self, op: str, blob: bytes = b"", *, wait: float, **arguments: Any) -> Frame:
         """Ask and wait at most `wait` seconds. Raises ChannelClosed, LabTimeout, or OSError as seen in the guest."""
-        event, slot = threading.Event(), []
+        event = threading.Event()
+        slot: list[Frame] = []
         with self._lock:
             if self._gone:
                 raise ChannelClosed(f"{self.name}: the machine is off")

@@ -22,10 +22,10 @@ FORMAT = "1"  # raise it when this file changes what lies in the image
 SUITE = "bookworm"
 PYTHON = "3.11"
 
-DEBIAN = """
-    python3 gfs2-utils libdlm3 kmod iproute2 util-linux mount procps busybox-static e2fsprogs iputils-ping tcpdump
-    strace stress-ng
-""".split()
+DEBIAN = [
+    "python3", "gfs2-utils", "libdlm3", "kmod", "iproute2", "util-linux", "mount", "procps",
+    "busybox-static", "e2fsprogs", "iputils-ping", "tcpdump", "strace", "stress-ng",
+]
 
 #: pure Python, so that kernel tests can be pytest runs inside the guest
 GUEST_PYTHON = ["pytest>=8", "pytest-timeout>=2.3"]

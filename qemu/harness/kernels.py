@@ -29,12 +29,13 @@ SERIES = {
 }
 
 #: what the guest may load; the closure of dependencies comes along
-MODULES = """
-    virtio_pci virtio_blk virtio_net virtio_console virtio_rng ext4 squashfs overlay loop
-    dlm gfs2 configfs ocfs2 ocfs2_dlmfs ocfs2_stackglue ocfs2_stack_o2cb ocfs2_stack_user md-cluster raid1 dm-mod
-    sctp sctp_diag tcp_diag inet_diag udp_diag softdog i6300esb sch_netem nf_tables nft_ct nfnetlink
-    9p 9pnet_virtio dm-flakey netconsole
-""".split()
+MODULES = [
+    "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "squashfs",
+    "overlay", "loop", "dlm", "gfs2", "configfs", "ocfs2", "ocfs2_dlmfs", "ocfs2_stackglue",
+    "ocfs2_stack_o2cb", "ocfs2_stack_user", "md-cluster", "raid1", "dm-mod", "sctp", "sctp_diag",
+    "tcp_diag", "inet_diag", "udp_diag", "softdog", "i6300esb", "sch_netem", "nf_tables", "nft_ct",
+    "nfnetlink", "9p", "9pnet_virtio", "dm-flakey", "netconsole",
+]
 
 #: what the initrd needs to reach the root image and the channels
 BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "ext4", "configfs"]

@@ -242,6 +242,27 @@ class Machine:
         self._timeline.host("process started", self.spec.node, process=log, pid=header["pid"])
         return self.spawned[log]
 
+    def follow(self, job: Spawned, write: Callable[[str], object]) -> int:
+        """Pass a background process's output to `write` as it comes, until it ends; its exit status.
+
+        Raises ChannelClosed if the machine goes away first.
+        """
+        at = 0
+        while True:
+            ended, alive = job.rc is not None, self.on and self.boots == job.boot
+            if job.log.exists():
+                with open(job.log, "rb") as file:
+                    file.seek(at)
+                    data = file.read()
+                at += len(data)
+                if data:
+                    write(data.decode(errors="replace"))
+            if ended:
+                return job.rc or 0
+            if not alive:
+                raise ChannelClosed(f"{self.name}: the machine went away")
+            time.sleep(0.03)
+
     def read(self, path: str) -> str:
         """A file's text. Raises OSError as in the guest."""
         return self.read_bytes(path).decode(errors="replace")
