@@ -59,9 +59,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = cli.main(arguments, prog_name="vcs", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        click.echo("vcs: not confirmed", err=True)
-        code = 1
+    except click.exceptions.Abort as abort:
+        interrupted = isinstance(abort.__cause__, KeyboardInterrupt)  # as click reports Ctrl-C; else a question was not answered by yes
+        code = 130 if interrupted else 1
+        if not interrupted:
+            click.echo("vcs: not confirmed", err=True)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -74,9 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         # Whoever read our output has seen enough. Nothing may be flushed to the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    except KeyboardInterrupt:
-        code = 130
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
