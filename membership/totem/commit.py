@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""COMMIT: the commit token goes round the new ring twice; the first time it collects what each member holds of its old ring.
+
+The new ring's sequence is persisted before anything that carries it is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from membership.api import Processor
+from membership.totem.core import Core, Forming
+from membership.totem.gather import agreed, live
+from membership.totem.limits import RING_SEQ_STEP
+from membership.totem.ring import Ring
+from membership.totem.states import Event, State
+from membership.totem.wire import Commit, Entry, encode
+from vcs.model import RingId
+
+
+def own_entry(core: Core) -> Entry:
+    ring = core.ring
+    return Entry(core.local, True, ring.id, ring.aru, ring.delivered, core.attempt, core.obligations)
+
+
+def create(core: Core, _sender: object, _message: object, now: int) -> None:
+    """The representative of the agreed members begins."""
+    if not agreed(core):
+        return  # more became known in the action that raised this
+    members = live(core)
+    ring_id = RingId(max(core.known_seq, core.ring_seq) + RING_SEQ_STEP, core.local.nodeid)
+    _begin(core, ring_id, members)
+    entries = tuple(own_entry(core) if p == core.local else Entry(p) for p in members)
+    if len(members) == 1:
+        _forming(core).entries = entries
+        core.raise_(Event.FORMED)
+    else:
+        _pass_on(core, Commit(ring_id, 1, entries), now)
+
+
+def accept(core: Core, _sender: Processor, token: Commit, now: int) -> None:
+    """First visit. Only the ring of exactly the processors that we hold for live, and only a new one."""
+    members = tuple(e.processor for e in token.entries)
+    retired = any(p in core.peers[p.nodeid].retired for p in members if p.nodeid in core.peers)
+    if members != live(core) or token.ring.seq <= core.ring_seq or retired:
+        core.count("commit_refused")
+        return
+    _begin(core, token.ring, members)
+    _forming(core).commit_seq = token.token_seq
+    entries = tuple(own_entry(core) if e.processor == core.local else e for e in token.entries)
+    _pass_on(core, replace(token, token_seq=token.token_seq + 1, entries=entries), now)
+
+
+def second_visit(core: Core, _sender: Processor, token: Commit, now: int) -> None:
+    forming = _forming(core)
+    if token.ring != forming.ring.id or token.token_seq <= forming.commit_seq:
+        core.count("token_copies")
+        return
+    if not all(e.filled for e in token.entries) or tuple(e.processor for e in token.entries) != forming.ring.members:
+        core.count("commit_refused")
+        return
+    forming.commit_seq = token.token_seq
+    forming.entries = token.entries
+    core.raise_(Event.FORMED)
+    _pass_on(core, replace(token, token_seq=token.token_seq + 1), now)
+
+
+def resend(core: Core, _sender: object, _message: object, now: int) -> None:
+    forming = _forming(core)
+    core.count("token_retransmits")
+    core.send((forming.ring.successor,), forming.commit_body)
+    core.arm(Event.RETRANSMIT_TIMER, now + core.timing.retransmit)
+
+
+def _forming(core: Core) -> Forming:
+    assert core.forming is not None, "a ring is being formed in COMMIT and RECOVERY"
+    return core.forming
+
+
+def _begin(core: Core, ring_id: RingId, members: tuple[Processor, ...]) -> None:
+    core.persist(ring_id.seq)
+    core.forming = Forming(Ring(ring_id, members, core.local))
+    core.set_state(State.COMMIT, f"ring {ring_id}")
+    core.cancel(Event.JOIN_TIMER, Event.CONSENSUS_TIMER, Event.COMMIT_WAIT)
+
+
+def _pass_on(core: Core, token: Commit, now: int) -> None:
+    forming = _forming(core)
+    forming.commit_body = encode(token)
+    core.send((forming.ring.successor,), forming.commit_body)
+    core.arm(Event.RETRANSMIT_TIMER, now + core.timing.retransmit)
+    core.arm(Event.TOKEN_LOSS, now + core.timing.token)

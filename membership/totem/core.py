@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The state that all phases work on, and the few things they all do with it: send, arm a timer, deliver, count.
+
+No clock, socket or randomness: ``now`` (ns, any clock that does not jump) comes in with every event, effects go out as values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from membership.api import Configuration, EngineEvent, Health, Kind, Message, Processor
+from membership.totem.limits import Timing
+from membership.totem.packing import Reassembly, SendQueue
+from membership.totem.peers import Peer
+from membership.totem.ring import Ring
+from membership.totem.seal import Sealer
+from membership.totem.states import Event, State
+from membership.totem.wire import NO_RING, Beacon, Body, Entry, Join, Regular, encode
+from vcs.model import RingId
+
+# --- effects, to be carried out in the order given, each completely before the next ------------------------------------------
+
+
+class Send(NamedTuple):
+    to: tuple[int, ...]
+    "Nodeids; one datagram to each."
+    data: bytes
+
+
+class Persist(NamedTuple):
+    """Write the ring sequence durably before anything behind this effect is done."""
+
+    ring_seq: int
+
+
+class Deliver(NamedTuple):
+    event: EngineEvent
+
+
+class Note(NamedTuple):
+    name: str
+    fields: dict[str, object]
+
+
+Effect = Send | Persist | Deliver | Note
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    local: Processor
+    nodes: tuple[int, ...]
+    "Configured nodeids, ascending, ours among them. Others are refused."
+    timing: Timing
+    ring_seq: int = 0
+    "What was persisted; 0 when there is nothing to read."
+
+
+class Forming:
+    """A ring between the commit token and its installation."""
+
+    __slots__ = ("commit_body", "commit_seq", "entries", "exchange", "false_visits", "high_delivered", "install_seq",
+                 "obligations", "promised", "queue", "raised_flag", "ring", "started", "trans")
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.commit_seq = 0
+        "Highest token_seq of the commit token seen."
+        self.commit_body = b""
+        "The commit token as we passed it on."
+        self.entries: tuple[Entry, ...] = ()
+        self.started = False
+        "The representative has sent the first regular token."
+        # recovery
+        self.trans: tuple[Processor, ...] = ()
+        "Members that come from our old ring."
+        self.obligations = 0
+        "Mask over the old ring's members whose messages we deliver behind a hole."
+        self.high_delivered = 0
+        "Highest frame that one of ``trans`` delivered: safe ones up to it are safe."
+        self.queue: dict[int, Regular] = {}
+        "Old frames that others may lack and nobody has sent again yet, by seq."
+        self.exchange = True
+        self.raised_flag = False
+        self.false_visits = 0
+        self.install_seq = 0
+        self.promised = False
+
+
+class Core:
+    """The engine's state. Phases (operational, gather, commit, recovery) are modules of functions on it."""
+
+    def __init__(self, config: CoreConfig, sealer: Sealer) -> None:
+        self.local = config.local
+        self.nodes = config.nodes
+        self.timing = config.timing
+        self.sealer = sealer
+        self.state = State.OPERATIONAL
+        self.ring_seq = config.ring_seq
+        "Highest persisted ring sequence."
+        self.known_seq = config.ring_seq
+        "Highest one that anybody told."
+        self.peers = {n: Peer(n) for n in config.nodes if n != config.local.nodeid}
+        self.everybody = tuple(self.peers)
+        self.queue = SendQueue()
+        self.reassembly = Reassembly()
+        self.ring = Ring(NO_RING, (config.local,), config.local)
+        self.ring_heard_ns = -(1 << 62)
+        "When the token of the installed ring last proved that all members hear each other."
+        self.forming: Forming | None = None
+        # gathering; both only grow until a ring is installed
+        self.proc: set[Processor] = {config.local}
+        self.fail: set[Processor] = set()
+        self.joins: dict[Processor, tuple[frozenset[Processor], frozenset[Processor]]] = {}
+        self.attempt = NO_RING
+        self.obligations = 0
+        self.suspect: Processor | None = None
+        "Who fails to receive."
+        self.rotation_ns = -(1 << 62)
+        self.timers: dict[Event, int] = {}
+        self.counters: Counter[str] = Counter()
+        self.raised: list[Event] = []
+        self.out: list[Effect] = []
+
+    # --- small verbs --------------------------------------------------------------------------------------------------------
+
+    def send(self, to: tuple[int, ...], body: bytes) -> None:
+        if to:
+            self.out.append(Send(to, self.sealer.seal(body)))
+
+    def send_message(self, to: tuple[int, ...], message: Body) -> None:
+        self.send(to, encode(message))
+
+    def persist(self, ring_seq: int) -> None:
+        self.ring_seq = ring_seq
+        self.known_seq = max(self.known_seq, ring_seq)
+        self.out.append(Persist(ring_seq))
+
+    def count(self, reason: str) -> None:
+        self.counters[reason] += 1
+
+    def note(self, name: str, **fields: object) -> None:
+        self.out.append(Note(name, fields))
+
+    def health(self, nodeid: int, what: str, detail: str = "") -> None:
+        self.out.append(Deliver(Health(nodeid, what, detail)))
+
+    def raise_(self, event: Event) -> None:
+        """An internal event, handled by the table when the current action has ended."""
+        self.raised.append(event)
+
+    def set_state(self, state: State, why: str) -> None:
+        if state is not self.state:
+            self.note("totem_state", before=self.state.name, after=state.name, why=why)
+            self.state = state
+
+    def arm(self, timer: Event, at: int) -> None:
+        self.timers[timer] = at
+
+    def cancel(self, *timers: Event) -> None:
+        for timer in timers:
+            self.timers.pop(timer, None)
+
+    # --- who is heard -------------------------------------------------------------------------------------------------------
+
+    def heard(self, now: int) -> tuple[Processor, ...]:
+        """Processors heard lately, ascending: members of the ring by its token, others by their own frames."""
+        since = now - self.timing.heard
+        heard = set()
+        for peer in self.peers.values():
+            if peer.candidate is not None and peer.candidate_ns >= since:
+                heard.add(peer.candidate)
+            if peer.current is None:
+                continue
+            in_ring = self.ring_heard_ns >= since and self.ring.by_id.get(peer.nodeid) == peer.current
+            if peer.heard_ns >= since or in_ring:
+                heard.add(peer.current)
+        return tuple(sorted(heard))
+
+    def make_join(self, now: int) -> Join:
+        return Join(self.ring_seq, tuple(sorted(self.proc)), tuple(sorted(self.fail)), self.heard(now))
+
+    def greet(self, peer: Peer, now: int) -> None:
+        """Tell a node that does not know it yet that we hear it."""
+        if not peer.may_greet(now):
+            return
+        if self.state is State.GATHER:
+            self.send_message((peer.nodeid,), self.make_join(now))
+        else:
+            self.send_message((peer.nodeid,), Beacon(self.ring.id, self.heard(now)))
+
+    # --- delivery -----------------------------------------------------------------------------------------------------------
+
+    def emit(self, ring: Ring, frame: Regular) -> None:
+        """The application messages that end in ``frame``, upwards. ``ring`` names the configuration they were sent in."""
+        if frame.inner is not None:
+            return
+        sender = ring.by_id[frame.origin]
+        for part in frame.parts:
+            payload = self.reassembly.feed(frame.origin, part)
+            if payload is not None:
+                self.out.append(Deliver(Message(sender, ring.id, frame.seq, payload)))
+
+    def deliver_contiguous(self, ring: Ring, safe_upto: int) -> None:
+        """What is contiguous, up to the first safe frame beyond ``safe_upto``."""
+        store = ring.store
+        while (frame := store.get(ring.delivered + 1)) is not None:
+            if frame.safe and frame.seq > safe_upto:
+                break
+            ring.delivered += 1
+            self.emit(ring, frame)
+
+    def configure(self, kind: Kind, ring: RingId, members: tuple[Processor, ...]) -> None:
+        self.out.append(Deliver(Configuration(kind, ring, members)))

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The Totem core: bytes, time and requests in, effects out. The driver (real sockets) and the simulator run this same code.
+
+Contract of whoever drives it:
+- the effects of a call are carried out in order, each completely before the next, and before those of a later call;
+- all datagrams that wait are handed over before ``tick``, so that a late process does not take its own lateness for others' silence;
+- ``tick`` is called when ``deadline()`` has come (being early or late is harmless);
+- ``now`` never goes back (CLOCK_BOOTTIME, in ns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from membership.api import Kind, Order, Processor
+from membership.totem import commit, gather, operational, recovery
+from membership.totem.core import Core, CoreConfig, Effect
+from membership.totem.limits import LEAVE_COPIES, MEMBERS_MAX, MESSAGE_MAX, PROCESSORS_MAX, RING_SEQ_STEP
+from membership.totem.peers import Peer, ReplayWindow
+from membership.totem.ring import Ring
+from membership.totem.seal import FrameError, Sealer
+from membership.totem.states import TABLE, TIMERS, Event, State
+from membership.totem.wire import Beacon, Body, Commit, Hurry, Join, Leave, Regular, Token, decode
+from vcs.errors import ConfigError, RemoteError
+from vcs.model import RingId
+
+Action = Callable[[Core, Any, Any, int], None]
+
+_MODULES = {"operational": operational, "gather": gather, "commit": commit, "recovery": recovery}
+_EVENT_OF: dict[type, Event] = {
+    Join: Event.JOIN, Commit: Event.COMMIT_TOKEN, Beacon: Event.BEACON, Leave: Event.LEAVE, Hurry: Event.HURRY,
+}
+
+
+def _ignored(core: Core, _sender: object, _message: object, _now: int) -> None:
+    core.counters["ignored"] += 1
+
+
+def bind_table() -> tuple[tuple[Action, ...], ...]:
+    """The table with its actions bound: ``rows[state][event]``."""
+
+    def bind(state: State, event: Event) -> Action:
+        action = TABLE[state, event].action
+        if not action:
+            return _ignored
+        module, function = action.split(".")
+        bound: Action = getattr(_MODULES[module], function)
+        return bound
+
+    return tuple(tuple(bind(state, event) for event in Event) for state in State)
+
+
+class TotemCore:
+    """One processor of the ring."""
+
+    def __init__(self, config: CoreConfig, sealer: Sealer) -> None:
+        if config.local.nodeid not in config.nodes or len(config.nodes) > MEMBERS_MAX:
+            raise ConfigError([f"node {config.local.nodeid} must be one of at most {MEMBERS_MAX} configured nodes"])
+        self.core = Core(config, sealer)
+        self._rows = bind_table()
+        self._closed = False
+
+    # --- what the driver calls ----------------------------------------------------------------------------------------------
+
+    def start(self, now: int) -> list[Effect]:
+        """Install the ring of this node alone, and look for others."""
+        core = self.core
+        ring_id = RingId(core.ring_seq + RING_SEQ_STEP, core.local.nodeid)
+        core.persist(ring_id.seq)
+        core.ring = Ring(ring_id, (core.local,), core.local)
+        core.configure(Kind.REGULAR, ring_id, (core.local,))
+        core.arm(Event.HOLD_TIMER, now + core.timing.hold)
+        if core.everybody:
+            core.arm(Event.MERGE_TIMER, now)
+        return self._effects(now)
+
+    def datagram(self, data: bytes, now: int) -> list[Effect]:
+        """A datagram, from anybody. Never raises: what cannot be used is counted under a reason and dropped."""
+        if not self._closed:
+            try:
+                self._receive(data, now)
+            except FrameError as e:
+                self.core.count(f"dropped_{e.reason}")
+            except RemoteError:
+                self.core.count("dropped_malformed")
+        return self._effects(now)
+
+    def tick(self, now: int) -> list[Effect]:
+        """Fire the timers that are due."""
+        timers = self.core.timers
+        for timer in TIMERS:
+            at = timers.get(timer)
+            if at is not None and at <= now and not self._closed:
+                del timers[timer]
+                self._dispatch(timer, None, None, now)
+                self._settle(now)
+        return self._effects(now)
+
+    def deadline(self) -> int | None:
+        """When ``tick`` is wanted; None: at no time."""
+        timers = self.core.timers
+        return min(timers.values()) if timers and not self._closed else None
+
+    def submit(self, payload: bytes, order: Order, now: int) -> list[Effect]:
+        """Queue a message. Raises VcsError when it is too large or the queue is full."""
+        if not self._closed:
+            self.core.queue.put(payload, order)
+            self._dispatch(Event.SUBMIT, None, None, now)
+        return self._effects(now)
+
+    def leave(self, now: int) -> list[Effect]:
+        """Say goodbye; nothing is done afterwards."""
+        core = self.core
+        if not self._closed:
+            for _ in range(LEAVE_COPIES):
+                core.send_message(core.everybody, Leave(core.ring.id))
+        effects = self._effects(now)
+        self._closed = True
+        return effects
+
+    @property
+    def max_message(self) -> int:
+        return MESSAGE_MAX
+
+    def status(self) -> dict[str, object]:
+        core = self.core
+        return {
+            "state": core.state.name.lower(),
+            "ring": str(core.ring.id),
+            "members": list(core.ring.nodeids),
+            "forming": str(core.forming.ring.id) if core.forming is not None else None,
+            "aru": core.ring.aru,
+            "high": core.ring.high,
+            "delivered": core.ring.delivered,
+            "safe": core.ring.safe_upto,
+            "stored": len(core.ring.store),
+            "queued": len(core.queue),
+            "resting": core.ring.token.held is not None,
+            "counters": dict(sorted(core.counters.items())),
+        }
+
+    # --- receiving ----------------------------------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes, now: int) -> None:
+        core = self.core
+        sender, counter, body = core.sealer.open(data)
+        peer = core.peers.get(sender.nodeid)
+        if peer is None:
+            core.count("dropped_own" if sender.nodeid == core.local.nodeid else "dropped_unknown_node")
+            return
+        if sender == peer.current:
+            if not peer.window.accept(counter):
+                core.count("dropped_replayed")
+                return
+            message = decode(body)
+            peer.heard_ns = now
+            self._from_peer(peer, sender, message, now)
+        elif sender in peer.retired:
+            core.count("dropped_former_incarnation")
+        else:
+            self._from_candidate(peer, sender, counter, body, now)
+
+    def _from_candidate(self, peer: Peer, sender: Processor, counter: int, body: bytes, now: int) -> None:
+        """An incarnation that has not proved yet to be there now."""
+        core = self.core
+        if peer.candidate != sender:
+            peer.candidate, peer.candidate_window = sender, ReplayWindow()
+        if not peer.candidate_window.accept(counter):
+            core.count("dropped_replayed")
+            return
+        message = decode(body)
+        if not isinstance(message, Join | Beacon):
+            core.count("dropped_not_introduced")
+            return
+        peer.candidate_ns = now
+        if core.local in message.heard:
+            peer.promote(now)
+            self._from_peer(peer, sender, message, now)
+        else:
+            core.count("not_introduced")
+            core.greet(peer, now)
+
+    def _from_peer(self, peer: Peer, sender: Processor, message: Body, now: int) -> None:
+        core = self.core
+        if isinstance(message, Token | Regular):
+            ring = core.ring if core.state is not State.RECOVERY or core.forming is None else core.forming.ring
+            ours = message.ring == ring.id and ring.by_id.get(sender.nodeid) == sender
+            if isinstance(message, Token):
+                event = Event.TOKEN if ours else Event.FOREIGN
+            else:
+                event = Event.MCAST if ours and message.origin in ring.by_id else Event.FOREIGN
+        elif isinstance(message, Join | Beacon):
+            if core.local not in message.heard:
+                # It does not hear us (any more, or yet): a one-way link must not disturb a ring.
+                core.count("not_heard")
+                core.greet(peer, now)
+                return
+            if isinstance(message, Join):
+                if len(message.proc) > PROCESSORS_MAX or any(p.nodeid not in core.nodes for p in message.proc):
+                    core.count("dropped_unknown_node")
+                    return
+                core.known_seq = max(core.known_seq, message.ring_seq)
+            event = _EVENT_OF[type(message)]
+        elif isinstance(message, Leave):
+            peer.retire()
+            event = Event.LEAVE
+        else:
+            event = _EVENT_OF[type(message)]
+        self._dispatch(event, sender, message, now)
+        if core.raised:
+            self._settle(now)
+
+    # --- the machine --------------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: Event, sender: Processor | None, message: Body | None, now: int) -> None:
+        self._rows[self.core.state][event](self.core, sender, message, now)
+
+    def _settle(self, now: int) -> None:
+        """Handle what actions raised, until nothing is left. Bounded: each leads to a later state or is ignored there."""
+        raised = self.core.raised
+        while raised:
+            self._dispatch(raised.pop(0), None, None, now)
+
+    def _effects(self, now: int) -> list[Effect]:
+        core = self.core
+        if core.raised:
+            self._settle(now)
+        effects, core.out = core.out, []
+        return effects

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""OPERATIONAL: the token goes round, orders messages, acknowledges, and proves every rotation."""
+
+from __future__ import annotations
+
+from membership.api import Rotation
+from membership.totem import token as token_rules
+from membership.totem.core import Core, Deliver
+from membership.totem.limits import IDLE_ROTATIONS, ROTATION_INTERVAL_NS
+from membership.totem.ring import Ring
+from membership.totem.states import Event
+from membership.totem.wire import Hurry, Regular, Token, make_regular
+
+
+def next_frame(core: Core, ring: Ring, seq: int) -> Regular | None:
+    packed = core.queue.next_frame()
+    if packed is None:
+        return None
+    parts, safe = packed
+    return make_regular(ring.id, seq, core.local.nodeid, safe, parts)
+
+
+def on_token(core: Core, _sender: object, token: Token, now: int) -> None:
+    ring = core.ring
+    state = ring.token
+    if token.token_seq <= state.seen:
+        core.count("token_copies")
+        return
+    state.seen = token.token_seq
+    core.ring_heard_ns = now
+    core.cancel(Event.RETRANSMIT_TIMER, Event.HOLD_TIMER)
+    core.arm(Event.TOKEN_LOSS, now + core.timing.token)
+    if state.sent_ns is not None:
+        evidence(core, ring, state.sent_ns)
+    if _may_rest(core, ring, token):
+        state.held = token
+        core.arm(Event.HOLD_TIMER, now + core.timing.hold)
+        return
+    _visit(core, ring, token, now)
+
+
+def _may_rest(core: Core, ring: Ring, token: Token) -> bool:
+    """Nothing is missing, unacknowledged or waiting anywhere: the representative lets the token rest for hold_ms."""
+    state = ring.token
+    return (
+        ring.rep == core.local.nodeid and state.idle >= IDLE_ROTATIONS and not state.hurried and not core.queue
+        and token.seq == state.prev_seq == token.aru and not token.rtr and not token.backlog and ring.safe_upto >= token.seq
+    )
+
+
+def _visit(core: Core, ring: Ring, token: Token, now: int) -> None:
+    queue = core.queue
+    safe = token_rules.visit(core, ring, token, now, lambda: queue.backlog, lambda r, seq: next_frame(core, r, seq))
+    ring.safe_upto = max(ring.safe_upto, safe)
+    core.deliver_contiguous(ring, ring.safe_upto)
+    ring.release(ring.safe_upto)
+
+
+def evidence(core: Core, ring: Ring, began_ns: int) -> None:
+    """A rotation is complete that began when we passed the token on (SAFETY S9). Thinned: it may be older, never newer."""
+    if began_ns - core.rotation_ns >= ROTATION_INTERVAL_NS:
+        core.rotation_ns = began_ns
+        core.out.append(Deliver(Rotation(ring.id, began_ns)))
+
+
+def on_mcast(core: Core, _sender: object, message: Regular, _now: int) -> None:
+    ring = core.ring
+    if ring.add(message):
+        core.deliver_contiguous(ring, ring.safe_upto)
+    else:
+        core.count("frame_copies")
+
+
+def on_submit(core: Core, _sender: object, _message: object, now: int) -> None:
+    ring = core.ring
+    if not ring.others:
+        pump_alone(core, ring)
+    elif ring.token.held is not None:
+        release(core, None, None, now)
+    elif ring.token.idle >= IDLE_ROTATIONS - 1 and ring.rep != core.local.nodeid and not ring.token.hurried:
+        ring.token.hurried = True
+        core.send_message((ring.rep,), Hurry(ring.id))
+
+
+def pump_alone(core: Core, ring: Ring) -> None:
+    """A ring of one needs no token: its own order is the order."""
+    while (frame := next_frame(core, ring, ring.high + 1)) is not None:
+        ring.add(frame)
+        ring.safe_upto = ring.aru
+        core.deliver_contiguous(ring, ring.safe_upto)
+        ring.release(ring.safe_upto)
+
+
+def release(core: Core, _sender: object, message: Hurry | None, now: int) -> None:
+    """End the token's rest: its time is over, or somebody has news. In a ring of one the timer gives the evidence of time."""
+    ring = core.ring
+    if message is not None and message.ring != ring.id:
+        core.count("foreign")
+        return
+    if not ring.others:
+        evidence(core, ring, now)
+        core.arm(Event.HOLD_TIMER, now + core.timing.hold)
+        return
+    token = ring.token.held
+    if token is None:
+        # The news overtook the token: do not let it rest when it comes.
+        ring.token.idle = 0
+        return
+    ring.token.held = None
+    core.cancel(Event.HOLD_TIMER)
+    _visit(core, ring, token, now)
+
+
+def resend_token(core: Core, _sender: object, _message: object, now: int) -> None:
+    ring = core.ring
+    if ring.token.last_body is not None and ring.token.held is None:
+        ring.token.retransmits += 1
+        core.count("token_retransmits")
+        core.send((ring.successor,), ring.token.last_body)
+        core.arm(Event.RETRANSMIT_TIMER, now + core.timing.retransmit)
