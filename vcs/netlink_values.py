@@ -107,8 +107,8 @@ def enum(kind: type[EnumType], a: Attributes, name: str) -> EnumType:
 
 
 def hint_of(command: str, a: Attributes) -> Hint:
-    what = HINT_KINDS.get(command)
-    if what is None:
+    what, handle = HINT_KINDS.get(command), a.get("handle")
+    if what is None or not isinstance(handle, str):
         # A newer module tells of something that we do not know: read everything again, that is always right.
         return Hint("lost")
-    return Hint(what, a.get("handle", ""), a.get("group", ""), a.get("generation", 0))
+    return Hint(what, handle, a.get("group", ""), a.get("generation", 0))
