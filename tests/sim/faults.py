@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The faults of a seed: which kinds, how often and when is drawn from the seed. Everything is healed at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tests.sim.cluster import Cluster
+from tests.sim.world import MS, SECOND
+
+LONG_NS = 45 * SECOND
+
+
+class Wires(Protocol):
+    """The part of an engine's network that faults need."""
+
+    def connect(self, sides: list[set[int]]) -> None: ...
+
+
+class Faults:
+    def __init__(self, cluster: Cluster, wires: Wires) -> None:
+        self.cluster, self.wires = cluster, wires
+        self.rng = cluster.world.rng("faults")
+        self.until = 0
+        menu: dict[str, Callable[[], None]] = {
+            "power": self._power, "kill": self._kill, "kill_all": self._kill_all, "partition": self._partition,
+            "singles": self._singles, "pause": self._pause, "device": self._device, "leave": self._leave, "unmount": self._unmount,
+            "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
+        }
+        chosen = [name for name in menu if self.rng.random() < 0.45] or ["power"]
+        self.menu = [menu[name] for name in chosen]
+        self.mean_ns = self.rng.choice((1, 3, 6)) * SECOND
+
+    def begin(self, until_ns: int) -> None:
+        """Power on, in some order and not all at once; then faults until ``until_ns``."""
+        self.until = until_ns
+        self.everybody()
+        for machine in self.cluster.machines.values():
+            self.cluster.after(self.rng.randint(0, 800) * MS, machine.power_on)
+        self.cluster.after(self.rng.randint(1, 5) * SECOND, self._next)
+
+    def _next(self) -> None:
+        if self.cluster.now >= self.until:
+            return
+        self.rng.choice(self.menu)()
+        self.cluster.after(int(self.rng.expovariate(1 / self.mean_ns)) + MS, self._next)
+
+    def heal(self) -> None:
+        self.until = 0
+        self.everybody()
+        self.cluster.device.mode = "ok"
+        for machine in self.cluster.machines.values():
+            machine.pause(False)
+            machine.wanted = True
+            if machine.on:
+                machine.glue.stuck = False
+                machine.glue._hinted()
+            else:
+                machine.power_on()
+
+    def everybody(self) -> None:
+        self.wires.connect([set(self.cluster.machines)])
+
+    # --- the menu ---------------------------------------------------------------------------------------------------------
+    def _some(self) -> int:
+        return self.rng.choice(sorted(self.cluster.machines))
+
+    def _power(self) -> None:
+        self.cluster.machines[self._some()].power_off()
+
+    def _power_all(self) -> None:
+        for machine in self.cluster.machines.values():
+            machine.power_off()
+
+    def _kill(self) -> None:
+        machine = self.cluster.machines[self._some()]
+        if machine.on and not machine.paused:
+            machine.daemon_died()
+
+    def _kill_all(self) -> None:
+        for machine in self.cluster.machines.values():
+            if machine.on and not machine.paused:
+                machine.daemon_died()
+
+    def _split(self) -> list[set[int]]:
+        nodes = sorted(self.cluster.machines)
+        self.rng.shuffle(nodes)
+        cut = self.rng.randint(0, len(nodes))
+        return [set(nodes[:cut]), set(nodes[cut:])]
+
+    def _heal_later(self) -> None:
+        self.cluster.after(int(self.rng.expovariate(1 / (3 * SECOND))) + MS, self.everybody)
+
+    def _partition(self) -> None:
+        self.wires.connect(self._split())
+        self._heal_later()
+
+    def _singles(self) -> None:
+        self.wires.connect([{n} for n in self.cluster.machines])
+        self._heal_later()
+
+    def _cut_and_power(self) -> None:
+        """SAFETY S6: somebody is cut off, and the others lose power before the fence ends."""
+        alone = self._some()
+        self.cluster.device.mode = "slow"
+        self.wires.connect([{alone}, set(self.cluster.machines) - {alone}])
+        others = [m for n, m in self.cluster.machines.items() if n != alone]
+        self.cluster.after(self.rng.randint(100, 1500) * MS, lambda: [m.power_off() for m in others] and None)
+        self.cluster.after(self.rng.randint(4, 14) * SECOND, self.everybody)
+
+    def _pause(self) -> None:
+        machine = self.cluster.machines[self._some()]
+        machine.pause(True)
+        self.cluster.after(int(self.rng.expovariate(1 / (2 * SECOND))) + MS, lambda: machine.pause(False))
+
+    def _device(self) -> None:
+        self.cluster.device.mode = self.rng.choice(("fail", "slow", "ok"))
+
+    def _leave(self) -> None:
+        machine = self.cluster.machines[self._some()]
+        machine.wanted = False
+        self.cluster.after(self.rng.randint(1, 8) * SECOND, lambda: setattr(machine, "wanted", True))
+
+    def _unmount(self) -> None:
+        machine = self.cluster.machines[self._some()]
+        if machine.on and not machine.paused and machine.glue.mounts:
+            machine.glue.unmount(self.rng.choice(sorted(machine.glue.mounts)))
+
+    def _stuck(self) -> None:
+        """A consumer that stops answering (SAFETY S22), some times for longer than the limit."""
+        machine = self.cluster.machines[self._some()]
+        if not machine.on:
+            return
+        glue = machine.glue
+        glue.stuck = True
+
+        def answer() -> None:
+            glue.stuck = False
+            if machine.on and machine.glue is glue:
+                glue._hinted()
+
+        self.cluster.after(self.rng.choice((SECOND, 5 * SECOND, LONG_NS)), answer)
