@@ -45,7 +45,7 @@ class DroppingQueueHandler(logging.handlers.QueueHandler):
 
     def __init__(self, target: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(target)
-        self._target = target
+        self.target = target
         self.dropped = 0
         self._told = 0
 
@@ -53,7 +53,7 @@ class DroppingQueueHandler(logging.handlers.QueueHandler):
         if self.dropped != self._told:
             record.msg = f"{record.msg} [{self.dropped - self._told} log records before this were dropped]"
         try:
-            self._target.put_nowait(record)
+            self.target.put_nowait(record)
         except queue.Full:
             self.dropped += 1
         else:
@@ -66,6 +66,10 @@ class Log:
     def __init__(self, handler: DroppingQueueHandler, listener: logging.handlers.QueueListener) -> None:
         self.handler = handler
         self._listener = listener
+
+    def drain(self) -> None:
+        """Wait until what is queued now was written."""
+        self.handler.target.join()
 
     def stop(self, timeout_s: float = 2.0) -> None:
         logging.getLogger().removeHandler(self.handler)

@@ -103,7 +103,7 @@ class Daemon:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> Component:
         # Everything is imported before memory is locked: a page fault on a Python file later could wait for the disk (SAFETY S20).
-        from membership.registry import engine_factory
+        from membership.registry import factory
 
         from bridge.backend import ComponentBackend
         from bridge.component import Component
@@ -111,7 +111,7 @@ class Daemon:
 
         o = self.options
         port = load_object(o.switch)()
-        engine = engine_factory(o.config.engine)
+        engine = factory(o.config.engine)
         if o.realtime:
             from vcs import realtime
 

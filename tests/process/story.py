@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.component import Component
+from membership.registry import factory
 from tests.fakes.switch import FakeSwitch
 from tests.fakes.switch_port import FakePort
 from tests.fakes.switch_remote import VARIABLE, SwitchServer
@@ -183,13 +184,11 @@ class Node:
         self.consumers: list[Consumer] = []
 
     async def start(self, config: ClusterConfig | None = None) -> Component:
-        from membership.registry import engine_factory
-
         self.component = Component(
             config or self.config,
             self.id,
             self.switch.provider(),
-            engine=engine_factory(self.config.engine),
+            engine=factory(self.config.engine),
             handle=self.handle,
             state_dir=str(self.folder / "state"),
             log=self.log,
