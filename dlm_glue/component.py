@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from bridge.switch import ConsumerPort
-from dlm_glue import plan
+from dlm_glue import plan, takeover
 from dlm_glue.apply import Applier, ApplyError
 from dlm_glue.journal import Journal
 from dlm_glue.lanes import Lanes
@@ -49,7 +49,6 @@ from dlm_glue.state import (
     encode_record,
     group_name,
 )
-from dlm_glue.takeover import inherit, never_answered
 from dlm_glue.uevents import Gfs2Recovery, LockspaceEvent, Overrun, UeventReader
 from vcs.errors import SwitchError, VcsError
 from vcs.events import EventLog
@@ -104,23 +103,26 @@ class Glue:
     # --- life -------------------------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._lanes = Lanes(self._loop)
-        self.failed = self._loop.create_future()
-        before = self._claim()
-        prepared = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        self.attach(loop, Lanes(loop))
+        before = self.claim()
+        prepared = loop.create_future()
         self._lanes.submit(COMMS_LANE, self._applier.prepare, prepared.set_result)
         error = await prepared
         if isinstance(error, OSError):
             raise VcsError(f"the kernel's DLM cannot be set up: {error}")
         if error is not None:
             raise error
-        self._inherit(before)
-        self._loop.add_reader(self._switch.hints_fd(), self._guarded(self._on_hints))
-        self._loop.add_reader(self._uevents.fileno(), self._guarded(self._on_uevents))
-        self._on_uevents()
-        self._on_hints()
-        self._later("tick", TICK_S, self._on_tick)
+        self.inherit(before)
+        loop.add_reader(self._switch.hints_fd(), self._guarded(self.on_hints))
+        loop.add_reader(self._uevents.fileno(), self._guarded(self.on_uevents))
+        self.on_uevents()
+        self.on_hints()
+        self._later("tick", TICK_S, self.on_tick)
+
+    def attach(self, loop: asyncio.AbstractEventLoop, lanes: Lanes) -> None:
+        self._loop, self._lanes = loop, lanes
+        self.failed = loop.create_future()
 
     def close(self) -> None:
         """Let go of everything and change nothing: the groups are orphans then, for a successor to take over."""
@@ -134,7 +136,7 @@ class Glue:
         self._uevents.close()
         self._journal.close()
 
-    def _claim(self) -> bytes:
+    def claim(self) -> bytes:
         try:
             return self._switch.claim(CLAIM)
         except SwitchError as error:
@@ -142,16 +144,19 @@ class Glue:
                 raise VcsError("another dlm_glue runs on this machine", "there is one fs/dlm per kernel: stop the other one") from None
             raise
 
-    def _inherit(self, before: bytes) -> None:
+    def inherit(self, before: bytes) -> None:
         try:
             record = decode_record(before)
         except ValueError as error:
             logger.warning("the record of the predecessor is useless, everything is made anew: %s", error)
             record = {}, {}
         self._recorded = before
+        # First what was told, then what can be seen: so hardly anything is heard twice, and the journal sorts out the rest.
+        self._listen()
         found = scan(self._tree, self._applier.paths)
         groups = self._switch.groups(self._handle)
-        got = inherit(self.state.nodeid, self._configured, found=found, record=record, groups=groups, pending=self._journal.pending)
+        heard = self._journal.pending
+        got = takeover.inherit(self.state.nodeid, self._configured, found=found, record=record, groups=groups, pending=heard)
         self.state = got.state
         for pending in got.stale:
             self._journal.answered(pending)
@@ -163,7 +168,9 @@ class Glue:
     def _hear(self, lockspace: str) -> None:
         """A join that waits in the kernel although its uevent is lost."""
         logger.warning("lockspace %s waits to be joined, its uevent was lost", lockspace)
-        self._queue.append(Uevent(self._journal.add(ONLINE, lockspace)))
+        pending = self._journal.add(ONLINE, lockspace)
+        if pending is not None:
+            self._queue.append(Uevent(pending))
 
     # --- what comes in ----------------------------------------------------------------------------------------------------------------
 
@@ -182,37 +189,45 @@ class Glue:
     def _later(self, name: str, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers[name] = self._loop.call_later(delay_s, self._guarded(callback))
 
-    def _on_hints(self) -> None:
+    def on_hints(self) -> None:
         self._switch.hints()
         self.feed(self._read())
 
-    def _on_tick(self) -> None:
-        self._later("tick", TICK_S, self._on_tick)
+    def on_tick(self) -> None:
+        self._later("tick", TICK_S, self.on_tick)
         self.feed(self._read())
         self.feed(Tick())
 
-    def _on_uevents(self) -> None:
-        kept: deque[Pending] = deque()
+    def on_uevents(self) -> None:
+        heard, overrun = self._listen()
+        self._queue.extend(Uevent(p) for p in heard)
+        if overrun:
+            self._rescan()
+        self.feed()
+
+    def _listen(self) -> tuple[list[Pending], bool]:
+        """Empty the uevent socket into the journal: (what was new, whether something was lost)."""
+        heard: list[Pending] = []
+        overrun = False
 
         def keep(event: LockspaceEvent) -> None:
-            kept.append(self._journal.add(event.action, event.lockspace))
+            pending = self._journal.add(event.action, event.lockspace)
+            if pending is not None:
+                heard.append(pending)
 
         for event in self._uevents.read(keep):
             match event:
-                case LockspaceEvent():
-                    self._queue.append(Uevent(kept.popleft()))
                 case Gfs2Recovery(table, jid, result):
                     self._log.note("gfs2_recovery", table=table, jid=jid, result=result)
                 case Overrun():
                     self._log.note("uevents_lost")
-                    self._rescan()
-        self.feed()
+                    overrun = True
+        return heard, overrun
 
     def _rescan(self) -> None:
-        asked = {e.pending.lockspace for e in self._queue if isinstance(e, Uevent)} | {p.lockspace for p in self.state.pending}
         found = scan(self._tree, self._applier.paths)
         for name, left in found.spaces.items():
-            if never_answered(left) and name not in asked and name not in self.state.groups:
+            if takeover.never_answered(left) and name not in self.state.spaces:
                 self._hear(name)
 
     def _read(self) -> Seen:
@@ -220,7 +235,7 @@ class Glue:
         groups = tuple(self._switch.groups(self._handle))
         return Seen(groups, self._switch.view(self._handle))
 
-    def _poll(self) -> None:
+    def on_poll(self) -> None:
         """There is no uevent for "recovery done" in 6.1 or 6.12, and sysfs does not notify: read, but only while somebody recovers."""
         self._timers.pop("poll", None)
         for name, space in self.state.spaces.items():
@@ -248,7 +263,7 @@ class Glue:
         elif "poll" not in self._timers:
             now = self._loop.time()
             self._poll_since = self._poll_since or now
-            self._later("poll", POLL_S if now - self._poll_since < POLL_FAST_FOR_S else POLL_SLOW_S, self._poll)
+            self._later("poll", POLL_S if now - self._poll_since < POLL_FAST_FOR_S else POLL_SLOW_S, self.on_poll)
 
     def _one(self, event: Input) -> None:
         before = self.state

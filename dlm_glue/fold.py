@@ -81,6 +81,9 @@ def _feed_status(state: State, lockspace: str, value: int) -> tuple[State, tuple
     space = state.spaces.get(lockspace)
     if space is None or space.run is not Run.RECOVERING or space.busy:
         return state, ()
+    if value and space.doubt:
+        space = replace(space, doubt=False)
+        state = _with(state, space)
     lowest = min(space.nodes, default=0) == state.nodeid
     if not value & (DLM_RS_DONE_ALL if lowest else DLM_RS_DONE):
         return state, ()
@@ -101,6 +104,9 @@ def _feed_tick(state: State) -> State:
             acked=s.acked if shown else (0, Phase.NONE),
             leaving=s.leaving and not still,
         )
+        if s.doubt:
+            # Seconds went by without a sign of a recovery: control=1 was never written.
+            spaces[name] = replace(spaces[name], doubt=False, run=Run.UNKNOWN, event=0)
     return replace(state, spaces=spaces, comms_failed=False)
 
 

@@ -43,31 +43,43 @@ class Journal:
         self._fd = fd
         size = os.fstat(fd).st_size
         data = os.pread(fd, size, 0)
-        self._seq, self.pending = parse(data)
-        "Entries that a predecessor left, oldest first."
+        self._seq, left = parse(data)
         # A torn line is cut off, or the next one would be glued to it.
         self._end = data.rfind(b"\n") + 1
         os.ftruncate(fd, self._end)
-        self._open = {p.seq for p in self.pending}
+        self._open = {p.seq for p in left}
+        self._waiting = {p.seq: p for p in left}
 
     @classmethod
     def create(cls) -> Journal:
         return cls(os.memfd_create("vcs-journal", os.MFD_CLOEXEC))
 
-    def add(self, action: str, lockspace: str) -> Pending:
+    @property
+    def pending(self) -> tuple[Pending, ...]:
+        """Entries whose event_done is not begun, oldest first."""
+        return tuple(self._waiting.values())
+
+    def add(self, action: str, lockspace: str) -> Pending | None:
+        """None if this very request is here already: the kernel has one waiter per lockspace, so it was heard twice (found by looking
+        at /sys/kernel/dlm, then told by its uevent)."""
         assert action in (ONLINE, OFFLINE)
+        if any((p.action, p.lockspace) == (action, lockspace) for p in self._waiting.values()):
+            return None
         self._seq += 1
         pending = Pending(self._seq, action, lockspace)
         self._open.add(pending.seq)
+        self._waiting[pending.seq] = pending
         self._append(f"+ {pending.seq} {action} {lockspace}\n")
         return pending
 
     def answering(self, pending: Pending) -> None:
         """Before event_done is written."""
+        self._waiting.pop(pending.seq, None)
         self._append(f"? {pending.seq}\n")
 
     def answered(self, pending: Pending) -> None:
         """After it, or when there is nobody any more who could be answered."""
+        self._waiting.pop(pending.seq, None)
         self._append(f"! {pending.seq}\n")
         self._open.discard(pending.seq)
         if not self._open and self._end > COMPACT_BYTES:

@@ -23,7 +23,7 @@ CLAIM = "dlm"
 "fs/dlm exists once per kernel, so there is one claim for it."
 RECORD_MAX = 4096
 "Bytes that a claim holds."
-RECORD_ENTRIES_MAX = 240
+RECORD_ENTRIES_MAX = 200
 "Lockspaces times members that are certain to fit into the claim; a join above it is refused (ENOSPC)."
 
 ONLINE = "online"
@@ -78,7 +78,9 @@ class Space:
     "configfs has it (spaces/<name>)."
     run: Run = Run.STOPPED
     event: int = 0
-    "The event whose start was last carried out."
+    "The event whose start was last begun; set before it is carried out."
+    doubt: bool = False
+    "A predecessor began the start of ``event`` and died: a recover_status or the next Tick tells whether control=1 was written."
     nodes: Mapping[int, Who] = field(default_factory=dict)
     "nodes/N as applied; a directory that is not in here must be removed before the next start."
     joined: int = 0
@@ -245,8 +247,17 @@ Effect = Join | Leave | Ack | Stop | Clear | Start | Teardown | Answer | DropCom
 
 # --- the record that outlives us ------------------------------------------------------------------------------------------------------
 
-Record = tuple[dict[int, int], dict[str, dict[int, Who]]]
-"comms, and nodes by lockspace."
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A lockspace in the record."""
+
+    event: int = 0
+    nodes: Mapping[int, Who] = field(default_factory=dict)
+
+
+Record = tuple[dict[int, int], dict[str, Applied]]
+"comms, and lockspaces by name."
 
 
 def encode_record(state: State) -> bytes:
@@ -257,10 +268,13 @@ def encode_record(state: State) -> bytes:
     """
     comms = {str(n): f"{i:x}" for n, i in sorted(state.comms.items()) if i}
     spaces = {
-        space.name: {
-            str(n): f"{'' if state.comms.get(n) == who.incarnation else format(who.incarnation, 'x')}.{who.join_id:x}"
-            for n, who in sorted(space.nodes.items())
-        }
+        space.name: [
+            f"{space.event:x}",
+            {
+                str(n): f"{'' if state.comms.get(n) == who.incarnation else format(who.incarnation, 'x')}.{who.join_id:x}"
+                for n, who in sorted(space.nodes.items())
+            },
+        ]
         for _, space in sorted(state.spaces.items())
         if space.nodes
     }
@@ -282,12 +296,13 @@ def decode_record(data: bytes) -> Record:
         if "z" in tree:
             tree = json.loads(zlib.decompress(base64.b85decode(tree["z"])))
         comms = {int(n): int(i, 16) for n, i in tree["comms"].items()}
-        spaces: dict[str, dict[int, Who]] = {}
-        for name, nodes in tree["spaces"].items():
-            spaces[name] = {}
-            for n, text in nodes.items():
+        spaces: dict[str, Applied] = {}
+        for name, (event, texts) in tree["spaces"].items():
+            nodes: dict[int, Who] = {}
+            for n, text in texts.items():
                 incarnation, _, join_id = text.partition(".")
-                spaces[name][int(n)] = Who(int(incarnation, 16) if incarnation else comms[int(n)], int(join_id, 16))
+                nodes[int(n)] = Who(int(incarnation, 16) if incarnation else comms[int(n)], int(join_id, 16))
+            spaces[name] = Applied(int(event, 16), nodes)
     except (KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ValueError(f"not a record of dlm_glue: {error!r}") from None
     return comms, spaces

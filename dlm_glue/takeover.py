@@ -8,11 +8,11 @@ removed or replaced when the predecessor died, so it is made anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from dlm_glue.lockspace import Found, Left
-from dlm_glue.state import GROUP_PREFIX, OWNER, Pending, Record, Run, Space, State, Who
+from dlm_glue.state import GROUP_PREFIX, OWNER, Applied, Pending, Record, Run, Space, State
 from vcs.model import Group, Phase
 
 
@@ -35,9 +35,9 @@ def inherit(
     pending: tuple[Pending, ...],
 ) -> Inherited:
     """``found`` was read after the uevent socket was bound, ``pending`` is the journal of the predecessor."""
-    comms, nodes = record
+    comms, applied = record
     ours = {g.name.removeprefix(GROUP_PREFIX): g for g in groups if g.owner == OWNER}
-    spaces = {name: _space(left, nodes.get(name, {}), ours.get(name)) for name, left in found.spaces.items()}
+    spaces = {name: _space(left, applied.get(name, Applied()), ours.get(name)) for name, left in found.spaces.items()}
     alive = tuple(p for p in pending if p.lockspace in spaces and spaces[p.lockspace].present)
     asked = {p.lockspace for p in alive}
     state = State(
@@ -56,24 +56,22 @@ def never_answered(left: Left) -> bool:
     return left.present and not left.made and left.id == 0
 
 
-def _space(left: Left, record: Mapping[int, Who], group: Group | None) -> Space:
-    run, event = _run(left, group)
-    nodes = {n: record[n] for n in left.nodes if n in record}
-    return Space(left.name, present=left.present, made=left.made, run=run, event=event, nodes=nodes)
-
-
-def _run(left: Left, group: Group | None) -> tuple[Run, int]:
-    """A status other than 0 means that control=1 was written after the last stop. With status 0 it may have been written just before
-    the predecessor died, so only a stop that it acknowledged counts as one."""
+def _space(left: Left, applied: Applied, group: Group | None) -> Space:
+    nodes = {n: applied.nodes[n] for n in left.nodes if n in applied.nodes}
+    space = Space(left.name, present=left.present, made=left.made, nodes=nodes)
     if not left.present:
-        return Run.STOPPED, 0
+        return space
     if group is None:
-        return (Run.STOPPED if never_answered(left) else Run.UNKNOWN), 0
-    stop_acked = group.acked_event == group.event and group.acked_phase >= Phase.STOP
-    if left.status and group.event and stop_acked and group.phase >= Phase.START:
-        return Run.RECOVERING, group.event
-    if not left.status and (group.event == 0 or (stop_acked and group.phase is Phase.STOP)):
-        return Run.STOPPED, 0
-    if not left.status and stop_acked and group.acked_phase is Phase.STOP:
-        return Run.STOPPED, 0
-    return Run.UNKNOWN, 0
+        return replace(space, run=Run.STOPPED if never_answered(left) else Run.UNKNOWN)
+    if group.event == 0:
+        return space if not left.status else replace(space, run=Run.UNKNOWN)
+    if group.acked_event != group.event or group.acked_phase < Phase.STOP:
+        # A stop that was not acknowledged may not have been carried out; an event before it may still be running.
+        return replace(space, run=Run.UNKNOWN)
+    if left.status and group.phase >= Phase.START:
+        # Not 0: control=1 was written after the last stop.
+        over = group.phase is Phase.FINISH or group.acked_phase >= Phase.START
+        return replace(space, run=Run.RUNNING if over else Run.RECOVERING, event=group.event)
+    if group.phase is Phase.START and applied.event == group.event and group.acked_phase is Phase.STOP:
+        return replace(space, run=Run.RECOVERING, event=group.event, doubt=True)
+    return replace(space, run=Run.UNKNOWN if left.status else Run.STOPPED)
