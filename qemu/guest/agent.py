@@ -12,6 +12,8 @@ import contextlib
 import ctypes
 import json
 import os
+import queue
+import select
 import signal
 import socket
 import struct
@@ -42,6 +44,7 @@ class Port:
     def __init__(self, name: str) -> None:
         self.fd = os.open(f"/dev/virtio-ports/{name}", os.O_RDWR | os.O_CLOEXEC)
         self.lock = threading.Lock()
+        self.buffer = b""
 
     def send(self, header: dict[str, Any], blob: bytes = b"") -> None:
         text = json.dumps(header).encode()
@@ -51,15 +54,13 @@ class Port:
                 data = data[os.write(self.fd, data[:CHUNK]) :]
 
     def _exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = os.read(self.fd, min(size, CHUNK))
+        while len(self.buffer) < size:
+            part = os.read(self.fd, CHUNK)
             if not part:
                 time.sleep(0.2)  # the host has not opened its end: read does not wait for that
-                continue
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            self.buffer += part
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
 
     def receive(self) -> tuple[dict[str, Any], bytes]:
         header, blob = struct.unpack("<II", self._exactly(8))
@@ -155,12 +156,7 @@ def do_write(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], byte
     return {}, b""
 
 
-def do_clock(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    del request, blob
-    return now(), b""
-
-
-OPERATIONS = {"run": do_run, "spawn": do_spawn, "read": do_read, "write": do_write, "clock": do_clock}
+OPERATIONS = {"run": do_run, "spawn": do_spawn, "read": do_read, "write": do_write}
 
 
 def answer(request: dict[str, Any], blob: bytes) -> None:
@@ -173,18 +169,41 @@ def answer(request: dict[str, Any], blob: bytes) -> None:
     RPC.send({"id": request["id"], **reply}, data)
 
 
+class Workers:
+    """Threads that answer requests; one more is started whenever none is idle, so a hanging command blocks nobody."""
+
+    def __init__(self) -> None:
+        self.jobs: queue.SimpleQueue[tuple[dict[str, Any], bytes]] = queue.SimpleQueue()
+        self.idle = threading.Semaphore(0)
+
+    def submit(self, request: dict[str, Any], blob: bytes) -> None:
+        if not self.idle.acquire(blocking=False):
+            threading.Thread(target=self.work, daemon=True).start()
+        self.jobs.put((request, blob))
+
+    def work(self) -> None:
+        while True:
+            answer(*self.jobs.get())
+            self.idle.release()
+
+
 def stream_kmsg() -> None:
     """Kernel messages as they come; the first frame ties printk's clock to CLOCK_BOOTTIME."""
-    reader = os.open("/dev/kmsg", os.O_RDONLY | os.O_CLOEXEC)
+    reader = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open("/dev/kmsg", "w", encoding="ascii") as kmsg:
         mark = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         kmsg.write(f"<6>lab: boottime {mark}\n")
+    records: list[bytes] = []
     while True:
         try:
-            record = os.read(reader, 8192)
+            records.append(os.read(reader, 8192))
         except BrokenPipeError:  # the ring buffer has overtaken us
-            record = b"4,0,0,-;lab: kernel messages were lost\n"
-        STREAM.send({"kmsg": 1}, record)
+            records.append(b"4,0,0,-;lab: kernel messages were lost\n")
+        except BlockingIOError:  # that was all: send them together
+            if records:
+                STREAM.send({"kmsg": len(records)}, b"\0".join(records))
+                records = []
+            select.select([reader], [], [])
 
 
 class Follower:
@@ -300,9 +319,13 @@ def main() -> None:
     for target in (stream_kmsg, FOLLOWER.run, follow_uevents, FenceProxy().serve):
         threading.Thread(target=target, daemon=True).start()
     STREAM.send({"ready": 1, "pid": os.getpid(), **now()})
+    workers = Workers()
     while True:
         request, blob = RPC.receive()
-        threading.Thread(target=answer, args=(request, blob), daemon=True).start()
+        if request["op"] == "clock":  # its answer measures the way: no detour through a thread
+            RPC.send({"id": request["id"], **now()})
+        else:
+            workers.submit(request, blob)
 
 
 def start() -> None:

@@ -67,6 +67,7 @@ def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The cached folder `kind/key`; `build` fills a temporary one first if it does not exist yet."""
     final = cache_dir() / kind / key
     if final.exists():
+        os.utime(final)  # see prune
         return final
     with locked(f"{kind}-{key}"):
         if final.exists():
@@ -82,9 +83,10 @@ def built(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     return final
 
 
-def prune(kind: str, keep: int) -> None:
-    """Drop all but the `keep` newest folders of `kind`. Open files of running machines stay readable."""
+def prune(kind: str, keep: int, age_s: float = 86400.0) -> None:
+    """Drop folders of `kind` that nobody asked for in `age_s` seconds, but keep the `keep` newest."""
     folder = cache_dir() / kind
     entries = [e for e in folder.iterdir() if not e.name.startswith(".") and not e.is_symlink()]
     for old in sorted(entries, key=lambda e: e.stat().st_mtime, reverse=True)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        if time.time() - old.stat().st_mtime > age_s:
+            shutil.rmtree(old, ignore_errors=True)

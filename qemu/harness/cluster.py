@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,9 @@ class Cluster:
         self.network = Network(list(range(1, nodes + 1)), self.artifacts, self.timeline.host)
         self._machines: dict[int, Machine] = {}
         self.power = PowerSwitch(self._machines, nodes, self.timeline.host, self.artifacts / "fence.jsonl")
-        root, source = image.get(), payload.get(self.kernel)
+        root = image.get()
+        # a copy: a machine that boots again in an hour must find what it found the first time
+        source = Path(shutil.copy(payload.get(self.kernel), self._disks.name))
         mode, tsc = accel.choose(self.kernel), accel.host_tsc_khz()
         for node in range(1, nodes + 1):
             spec = MachineSpec(

@@ -113,14 +113,15 @@ def get() -> Path:
     debian_key = digest(FORMAT, SUITE, *DEBIAN, *EXCLUDE)
     python_key = digest(FORMAT, PYTHON, *python_requirements())
     key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS))
-    final = cache_dir() / "images" / key / "root.img"
-    if not final.exists():
+
+    def build(to: Path) -> None:
         debian = built("debian", debian_key, _debian)
         packages = built("python", python_key, _python)
-        built("images", key, lambda to: _root(debian, packages, to))
+        _root(debian, packages, to)
         for kind in ("images", "debian", "python"):
             prune(kind, 2)
-    return final
+
+    return built("images", key, build) / "root.img"
 
 
 if __name__ == "__main__":

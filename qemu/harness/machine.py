@@ -195,7 +195,8 @@ class Machine:
         if "file" in header:
             self.logs.append_file(header["file"], blob)
         elif "kmsg" in header:
-            self.logs.append_kmsg(blob)
+            for record in blob.split(b"\0"):
+                self.logs.append_kmsg(record)
         elif "exit" in header:
             for job in self.spawned.values():
                 if job.pid == header["pid"] and job.boot == boot:
@@ -280,7 +281,7 @@ class Machine:
         header, _ = self._rpc.call("clock", wait=30)
         return {"boottime": header["boottime"], "realtime": header["realtime"]}
 
-    def measure_clock(self, samples: int = 8) -> ClockOffset:
+    def measure_clock(self, samples: int = 16) -> ClockOffset:
         """Guest clocks against the host's monotonic clock: the sample with the shortest round trip."""
         best: ClockOffset | None = None
         for _ in range(samples):

@@ -115,5 +115,5 @@ def get(kernel: Kernel) -> Path:
     parts = [part for name in files for part in (name, modes[name], contents[name])]
     key = digest(FORMAT, kernel.release, str(LAUNCHERS), *parts)
     folder = built("payload", key, lambda to: _build(files, contents, kernel, to))
-    prune("payload", 8)
+    prune("payload", 8, age_s=3600.0)
     return folder / "payload.img"
