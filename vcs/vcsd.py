@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from bridge.switch import ProviderPort
 
 EXIT_LIVE = 3
+THREAD_STACK = 512 << 10
+"Bytes."
 GLUE = "dlm_glue"
 STOP_LEAVE_S = 8.0
 "How long a clean leave may take at SIGTERM, when nobody is there to be told of it otherwise."
@@ -103,10 +106,9 @@ class Daemon:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> Component:
         # Everything is imported before memory is locked: a page fault on a Python file later could wait for the disk (SAFETY S20).
-        from membership.registry import factory
-
         from bridge.backend import ComponentBackend
         from bridge.component import Component
+        from membership.registry import factory
         from vcs.control import ControlServer
 
         o = self.options
@@ -241,6 +243,8 @@ def main(
     verbose: bool,
 ) -> None:
     """Run one node of a cluster, as /etc/vcs/cluster.toml says."""
+    # Before the first thread: a stack is locked as a whole later, and the default would be 8 MiB each.
+    threading.stack_size(THREAD_STACK)
     running = vcs_log.start(logging.DEBUG if verbose else logging.INFO)
     try:
         from vcs.config.load import load

@@ -37,7 +37,7 @@ def test_what_cannot_be_told_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "other")
     with pytest.raises(ConfigError, match="one and two are local"):
         own_node(cluster((1, "one", "127.0.0.1"), (2, "two", "127.0.0.2")))
-    with pytest.raises(ConfigError, match="no address is local.*--node"):
+    with pytest.raises(ConfigError, match=r"no address is local.*--node"):
         own_node(cluster((1, "one", ELSEWHERE)))
     with pytest.raises(ConfigError, match=r"--node nine: .*one \(1\)"):
         own_node(cluster((1, "one", "127.0.0.1")), "nine")
@@ -45,7 +45,7 @@ def test_what_cannot_be_told_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     first = LockFile(tmp_path / "lock")
-    with pytest.raises(AlreadyRunning, match="process [0-9]+ holds"):
+    with pytest.raises(AlreadyRunning, match=r"process [0-9]+ holds"):
         LockFile(tmp_path / "lock")
     first.close()
     LockFile(tmp_path / "lock").close()
