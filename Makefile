@@ -25,7 +25,7 @@ packages: ## Debian packages of qemu/packages.txt, only those that are missing
 lab: packages venv ## kernels, headers and the VM image in ~/.cache/vcs (two minutes once)
 	@PYTHONPATH=qemu $(PY) -m harness.setup
 
-venv: $(STAMP)/venv
+venv: $(STAMP)/venv ## the Python packages alone, in .venv
 
 $(STAMP)/venv: pyproject.toml | packages
 	@echo "== Python packages"
@@ -49,3 +49,17 @@ KERNEL ?= 6.12
 SETUP ?=
 shell: lab ## a running cluster with a prompt on each node (NODES=3 KERNEL=6.12 SETUP=module:function)
 	@PYTHONPATH=qemu $(PY) -m harness.shell --nodes $(NODES) --kernel $(KERNEL) $(if $(SETUP),--setup $(SETUP))
+
+# --- style ------------------------------------------------------------------------------------------------------------
+PYTHON := vcs bridge membership dlm_glue qemu/harness qemu/vcslab tests
+.PHONY: lint man-table
+lint: venv ## ruff, mypy (and that it saw every file), codespell where it is installed
+	@$(PY) -m ruff check $(PYTHON) kmod conftest.py
+	@want=$$(find $(PYTHON) -name '*.py' | wc -l); \
+	said=$$($(PY) -m mypy $(PYTHON) 2>&1) || { echo "$$said"; exit 1; }; \
+	echo "$$said" | grep -q "no issues found in $$want source files" || { echo "$$said; there are $$want files"; exit 1; }; \
+	if command -v codespell >/dev/null; then git ls-files -z '*.md' '*.py' '*.c' '*.h' | xargs -0 codespell --quiet-level 3; fi; \
+	echo "lint: $$want Python files: no finding"
+
+man-table: venv ## put the table of all keys into docs/man/cluster.toml.5.md
+	@$(PY) -m vcs.config.schema docs/man/cluster.toml.5.md

@@ -107,6 +107,8 @@ class GroupReport(TypedDict):
     "The local consumer has acknowledged that phase."
     members: list[int]
     "Whom the group runs on (last finished event), or will (once started)."
+    nr_members: NotRequired[int]
+    "Where only the number of members is known."
     owner: str
     orphan_since_ms: int
     age_ms: NotRequired[int]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vcs.errors import SwitchError, VcsError
 from vcs.model import event_text
-from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
+from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport, incarnation_text
 
 ROOT = "/sys/kernel/vcs"
 _LEVELS = {"1": "fencing", "2": "lock_manager", "3": "file_system", "4": "user"}
@@ -90,7 +90,7 @@ class Sysfs:
     def nodes(self, handle: str) -> list[NodeReport]:
         """The members of the view: the kernel knows no others, and no names."""
         local = self.number(handle, "nodeid")
-        own = self.text(handle, "incarnation").removeprefix("0x")
+        own = incarnation_text(self.number(handle, "incarnation"))
         return [
             {
                 "nodeid": nodeid,
@@ -126,7 +126,8 @@ class Sysfs:
             "phase": self.text(*at, "phase").lower() or "none",
             # sysfs has the event of the newest acknowledgement but not its phase: an older event is all that can be told.
             "acked": event == acked,
-            "members": parse_ranges(self.text(*at, "members")),
+            "members": [],  # sysfs has their number alone
+            "nr_members": self.number(*at, "nr_members"),
             "owner": self.text(*at, "owner"),
             "orphan_since_ms": self.number(*at, "orphan_since_ms"),
             "age_ms": self.number(*at, "age_ms"),

@@ -27,7 +27,7 @@ def groups_(asked: Asked) -> None:
                 g.get("state") or "-",
                 g.get("event") or "-",
                 f"{g.get('phase') or '-'}{'' if g.get('acked', True) or g.get('phase') in ('none', '') else '*'}",
-                ranges(g.get("members") or []) or "-",
+                ranges(g.get("members") or []) or (f"{g['nr_members']} of them" if g.get("nr_members") else "-"),
                 (g.get("owner") or "-")
                 + (f" (gone for {duration(g['orphan_since_ms'])})" if g.get("orphan_since_ms") else ""),
                 ",".join(g.get("flags") or []) or "-",
