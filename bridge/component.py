@@ -8,24 +8,25 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
+from bridge.coordinator.core import Coordinator, Mode
 from bridge.driver import Driver, Fencer
 from bridge.fence_agent import FenceAgent
 from bridge.storage import RecordFile, refuse_cluster_file_system
-from bridge.switch import ClusterInfo, ProviderPort
+from bridge.switch import Attachment, ClusterInfo, ProviderPort
 from membership.api import Engine, EngineContext, EngineEvent, Processor
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
 from vcs.events import EventLog
 from vcs.model import Group, GroupState, RingId, View
-
-if TYPE_CHECKING:
-    from bridge.coordinator.core import Coordinator
+from vcs.mounts import holders
 
 LEAVE_TIMEOUT_S = 10.0
 "A clean leave that nobody orders in this time is given up."
+
+SEAT_WAIT_S = 1.0
+"How long we wait for the seat of a vcsd that was killed just before."
 
 EngineFactory = Callable[[EngineContext], Engine]
 
@@ -100,9 +101,7 @@ class Component:
         self.log.note("fence_agent", path=agent.path, name=agent.metadata.name, action=agent.action)
 
     async def _start(self, storage: RecordFile, record: bytes | None) -> None:
-        from bridge.coordinator.core import Coordinator
-
-        self._take_seat()
+        await self._take_seat()
         # The engine incarnation belongs to this process and to nothing older (SAFETY S1); 0 is no incarnation.
         local = Processor(self.nodeid, self._incarnation, int.from_bytes(os.urandom(8), "little") or 1)
         engine_dir = os.path.join(self._state_dir, "engine")
@@ -138,7 +137,7 @@ class Component:
     def _note_of_engine(self, event: str, fields: dict[str, object]) -> None:
         self.log.note(event, **fields)
 
-    def _take_seat(self) -> None:
+    async def _take_seat(self) -> None:
         """Make or adopt the cluster in the switch and become its provider."""
         try:
             self._switch.cluster_add(self.handle, self.config.name, self.nodeid)
@@ -146,14 +145,7 @@ class Component:
             if error.errno != errno.EEXIST:
                 raise
             self._adopt()
-        try:
-            seat = self._switch.attach(self.handle, self.config.lease.lease_ms)
-        except SwitchError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            raise VcsError(
-                f"cluster {self.handle} has a provider already", "stop the other vcsd, or give another --handle"
-            ) from error
+        seat = await self._attach()
         self._session, self._incarnation = seat.session, seat.incarnation
         self.log.note(
             "attached",
@@ -161,6 +153,30 @@ class Component:
             incarnation=f"{seat.incarnation:x}",
             groups=[f"{g.name} ({g.state.name.lower()})" for g in self._switch.groups(self.handle)],
         )
+
+    async def _attach(self) -> Attachment:
+        """Wait a moment for a seat whose holder has just been killed: the kernel frees it after the process is gone."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        fd = self._switch.hints_fd()
+        loop.add_reader(fd, changed.set)
+        deadline = loop.time() + SEAT_WAIT_S
+        try:
+            while True:
+                try:
+                    return self._switch.attach(self.handle, self.config.lease.lease_ms)
+                except SwitchError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                    if loop.time() >= deadline:
+                        raise VcsError(
+                            f"cluster {self.handle} has a provider already", "stop the other vcsd, or give another --handle"
+                        ) from error
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), deadline - loop.time())
+                changed.clear()
+                self._switch.hints()
+        finally:
+            loop.remove_reader(fd)
 
     def _adopt(self) -> None:
         """Raises VcsError if the cluster that exists under our handle is another one."""
@@ -187,7 +203,7 @@ class Component:
             self._leave.set_exception(self._refusal(str(why)))
 
     def _refusal(self, why: str = "") -> LeaveRefused:
-        held = ", ".join(sorted(g.name for g in self.groups()))
+        held = ", ".join(holders(g.name for g in self.groups()))
         if held:
             return LeaveRefused(
                 f"node {self.nodeid} is in groups: {held}", "unmount and stop what uses them, then try again"
@@ -225,6 +241,16 @@ class Component:
             return next((c for c in self._switch.clusters() if c.handle == self.handle), None)
         return None
 
+    def owns(self, something: object) -> bool:
+        """True for the engine and the driver: what breaks there, outside of any call of ours, breaks this node."""
+        return something is not None and something in (self._engine, self._driver)
+
+    def fail(self, error: BaseException) -> None:
+        """Something outside of the driver found out that this node cannot go on."""
+        if self._driver is not None:
+            self._driver.close()
+        self._on_failed(error)
+
     @property
     def incarnation(self) -> int:
         return self._incarnation
@@ -246,12 +272,24 @@ class Component:
 
     def fence_ack(self, nodeid: int) -> None:
         """An administrator vouches that the node is off. Raises VcsError for an unknown node."""
-        if self.config.node(nodeid) is None or nodeid == self.nodeid:
+        node = self.config.node(nodeid)
+        if node is None or nodeid == self.nodeid:
             known = ", ".join(f"{n.id} ({n.name})" for n in self.config.nodes if n.id != self.nodeid)
             raise VcsError(f"node {nodeid} cannot be acknowledged here", f"one of: {known}")
+        if not self._awaited(nodeid):
+            raise VcsError(f"nobody waits for node {nodeid} ({node.name}) to be off", "look at `vcs why`")
         self.log.note("fence_ack", nodeid=nodeid)
         if self._driver is not None:
             self._driver.feed(FenceAck(nodeid))
+
+    def _awaited(self, nodeid: int) -> bool:
+        """Something here waits until that node is off: an obligation, or a cold start. Kept wide: while no picture is settled, yes."""
+        picture = self._coordinator
+        if picture is None:
+            return False
+        if picture.mode is Mode.PRIMARY:
+            return any(o.nodeid == nodeid for o in picture.state.obligations.values())
+        return all(m.nodeid != nodeid for m in picture.members)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

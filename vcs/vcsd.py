@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +31,7 @@ from vcs.component import LockFile, own_node, sd_notify
 from vcs.config.model import ClusterConfig, NodeConfig
 from vcs.errors import ConfigError, VcsError
 from vcs.events import EventLog
+from vcs.mounts import holders
 
 if TYPE_CHECKING:
     from bridge.component import Component
@@ -86,6 +88,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number.name)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.set_exception_handler(self._on_loop_error)
         async with contextlib.AsyncExitStack() as stack:
             lock = LockFile(f"{self.options.run_dir}/vcsd-{self.options.handle}.lock")
             stack.callback(lock.close)
@@ -121,6 +124,9 @@ class Daemon:
             for step in realtime.setup(reset_on_fork=True):
                 if not step.ok:
                     logger.warning("%s: %s", step.name, step.detail)
+        # What is here now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         component = Component(
             o.config, o.node.id, port, engine=engine, handle=o.handle, state_dir=o.state_dir, log=self.events
         )
@@ -169,7 +175,7 @@ class Daemon:
                 logger.error(
                     "stopped while groups are live here: %s. The other nodes treat this node as failed; "
                     "unmount first, or use `vcs leave`, which refuses instead",
-                    ", ".join(live),
+                    ", ".join(holders(live)),
                 )
                 self.events.note("stopped_live", groups=live)
                 return EXIT_LIVE
@@ -198,6 +204,15 @@ class Daemon:
         self._signals += 1
         logger.info("%s: stopping", name)
         self._stop.set()
+
+    def _on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception in a callback. The loop would only print it, and a deaf engine would live on; elsewhere it is only told."""
+        error = context.get("exception")
+        logger.error("%s", context.get("message"), exc_info=error)
+        callback = getattr(context.get("handle"), "_callback", None)
+        owner = getattr(callback, "__self__", None)
+        if self._component is not None and error is not None and self._component.owns(owner):
+            self._component.fail(error)
 
     def _on_hangup(self) -> None:
         logger.info("SIGHUP is ignored: the configuration is read at the start only")
