@@ -42,6 +42,23 @@ gen: venv ## make the netlink tables, the uapi header and docs/netlink.md from k
 gen-check: venv ## fail when a generated file is stale
 	@$(PY) kmod/spec/gen.py --check
 
+# --- the kernel module ------------------------------------------------------------------------------------------------
+KERNELS ?= 6.1 6.12
+KMOD_SOURCES := $(shell find kmod -name '*.[ch]') kmod/Kbuild kmod/Makefile
+KDIR_OF = $$(PYTHONPATH=qemu $(PY) -m harness.kernels --field=kdir $(1))
+.PHONY: kmod lint-kmod
+kmod: $(KERNELS:%=build/kmod/%/.built) ## vcs.ko and its test consumer, for every kernel in KERNELS, into build/kmod/
+
+build/kmod/%/.built: $(KMOD_SOURCES) | venv
+	@echo "== module for $*"
+	@kdir=$(call KDIR_OF,$*); mkdir -p $(@D); \
+	flock $(@D).lock $(MAKE) -s -C kmod -j2 KDIR=$$kdir O=$(CURDIR)/$(@D) WERROR=1 >$(@D)/build.log 2>&1 || { cat $(@D)/build.log; exit 1; }
+	@touch $@
+
+lint-kmod: venv ## the module once more: W=1, and sparse over every file
+	@for series in $(KERNELS); do echo "== sparse, $$series"; kdir=$(call KDIR_OF,$$series); \
+	  $(MAKE) -s -C kmod KDIR=$$kdir O=$(CURDIR)/build/kmod-lint/$$series WERROR=1 LINT=1; done
+
 # --- the lab ----------------------------------------------------------------------------------------------------------
 .PHONY: shell
 NODES ?= 3

@@ -120,7 +120,7 @@ static const struct nla_policy vcs_group_leave_nl_policy[VCS_A_GROUP + 1] = {
 
 static const struct nla_policy vcs_claim_nl_policy[VCS_A_CLAIM_DATA + 1] = {
 	[VCS_A_CLAIM] = { .type = NLA_NUL_STRING, .len = 64, },
-	[VCS_A_CLAIM_DATA] = NLA_POLICY_MAX_LEN(4096),
+	[VCS_A_CLAIM_DATA] = { .type = NLA_BINARY, .len = 4096, },
 };
 
 const struct genl_ops vcs_nl_ops[19] = {
@@ -183,6 +183,8 @@ const struct genl_ops vcs_nl_ops[19] = {
 		.cmd		= VCS_CMD_GROUP_GET,
 		.doit		= vcs_nl_group_get_doit,
 		.dumpit		= vcs_nl_group_get_dumpit,
+		.start		= vcs_nl_group_get_start,
+		.done		= vcs_nl_group_get_done,
 		.policy		= vcs_group_get_nl_policy,
 		.maxattr	= VCS_A_GROUP,
 	},

@@ -27,6 +27,8 @@ int vcs_nl_view_get_start(struct netlink_callback *cb);
 int vcs_nl_view_get_done(struct netlink_callback *cb);
 int vcs_nl_group_get_doit(struct sk_buff *skb, struct genl_info *info);
 int vcs_nl_group_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
+int vcs_nl_group_get_start(struct netlink_callback *cb);
+int vcs_nl_group_get_done(struct netlink_callback *cb);
 int vcs_nl_group_stop_doit(struct sk_buff *skb, struct genl_info *info);
 int vcs_nl_group_start_doit(struct sk_buff *skb, struct genl_info *info);
 int vcs_nl_group_finish_doit(struct sk_buff *skb, struct genl_info *info);

@@ -186,7 +186,7 @@ def c_policy(spec: Spec, attr: Table) -> str:
     if kind == "string":
         return f"{{ .type = NLA_NUL_STRING, .len = {checks['max-len']}, }}"
     if kind == "binary":
-        return f"NLA_POLICY_MAX_LEN({checks['max-len']})"
+        return f"{{ .type = NLA_BINARY, .len = {checks['max-len']}, }}"
     if kind == "nest":
         return f"NLA_POLICY_NESTED({spec.name}_{lower(attr['nested-attributes'])}_nl_policy)"
     raise SpecError(f"attribute {attr['name']}: {kind} in a request")

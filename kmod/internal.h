@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Inside of vcs.ko. Locks, outer to inner: vcs_lock (types, the list of
+ * clusters) > a cluster's config > a cluster's lock. Nothing waits for a node,
+ * a daemon or a consumer under any of them; sysfs' show functions take none.
+ */
+#ifndef _VCS_INTERNAL_H
+#define _VCS_INTERNAL_H
+
+#include <linux/completion.h>
+#include <linux/hrtimer.h>
+#include <linux/kobject.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <net/genetlink.h>
+#include <net/sock.h>
+
+#include <linux/vcs.h>
+
+#include "compat.h"
+#include "genl.h"
+
+#define VCS_CLUSTERS_MAX	64
+#define VCS_GROUPS_MAX		1024	/* per cluster */
+#define VCS_CLAIMS_MAX		64
+#define VCS_TYPES_MAX		16
+#define VCS_LEASE_MS_MAX	(3600 * 1000)
+
+/*
+ * Somebody who holds a seat over netlink. The portid is free for reuse before
+ * the release notifier runs, so the socket itself is held: it is dead when it
+ * says so.
+ */
+struct vcs_session {
+	u64 id;			/* 0: nobody */
+	struct sock *sk;
+};
+
+/* Who commands, over netlink; NULL is a caller in the kernel. */
+struct vcs_from {
+	struct genl_info *info;
+	struct sock *sk;
+	u64 session;
+};
+
+struct vcs_lease {
+	u64 lease_ns;		/* 0: no lease */
+	u64 valid_from;		/* CLOCK_BOOTTIME, ns */
+	bool armed;
+	u64 renewals;
+	u64 late;		/* renewals refused: too old, or run out */
+};
+
+struct vcs_cluster {
+	struct kobject kobj;
+	struct kobject *groups_dir;
+	struct list_head node;		/* vcs_lock */
+	u32 id;
+	u32 nodeid;
+	char handle[VCS_NAME_MAX + 1];
+	char name[VCS_NAME_MAX + 1];
+
+	/* attach, detach, join, delete; calls into the provider */
+	struct mutex config;
+
+	spinlock_t lock;		/* all of the following; bh */
+	struct vcs_view __rcu *view;	/* readers: RCU */
+	u64 change_seq;
+	bool dead;
+	unsigned int pins;
+	unsigned int nr_groups;
+	struct list_head groups;
+	struct list_head dying;		/* left, but still in sysfs */
+
+	enum vcs_provider_state state;
+	char provider[VCS_NAME_MAX + 1];
+	struct vcs_provider_type *type;	/* attached */
+	struct vcs_provider_type *gone;	/* lost, its detach is due */
+	struct vcs_session seat;
+	void *priv;
+	u64 attached_ns;
+	u64 highest_event;
+	u64 event_floor;		/* highest_event at attach */
+	u64 upcalls;
+	u64 stale;
+	u64 dropped_hints;
+
+	struct vcs_lease lease;
+	struct hrtimer lease_timer;
+	struct work_struct reap_work;
+
+	struct blocking_notifier_head view_chain;
+	struct work_struct view_work;
+};
+
+/* What the provider has not been told of a group yet. */
+#define VCS_TELL_JOIN	BIT(0)
+#define VCS_TELL_LEAVE	BIT(1)
+#define VCS_TELL_ACK	BIT(2)
+
+struct vcs_group {
+	struct kobject kobj;
+	struct vcs_cluster *c;		/* a reference */
+	struct list_head node;		/* c->lock */
+	char name[VCS_NAME_MAX + 1];
+	char owner[VCS_NAME_MAX + 1];
+	u32 level;
+	u32 flags;
+
+	/* c->lock */
+	enum vcs_group_state state;
+	bool dead;
+	bool started;			/* once; a stop is no fence */
+	int err;
+	bool buried;
+	struct vcs_event *event;	/* current; NULL before the first */
+	u64 event_id;			/* of event, for sysfs */
+	u32 nr_members;
+	struct vcs_event *finished;
+	enum vcs_phase phase;
+	u64 phase_ns;
+	u64 acked_event;
+	enum vcs_phase acked_phase;
+	u32 epoch;
+	u64 orphan_ns;			/* 0: it has a consumer */
+	struct vcs_session holder;	/* of a consumer on a socket */
+	unsigned int tell;
+
+	/* of a consumer in the kernel */
+	const struct vcs_group_ops *ops;
+	void *priv;
+	u64 told_event;			/* c->lock */
+	enum vcs_phase told_phase;
+	bool told_lost;
+	bool told_left;
+
+	struct work_struct work;
+	unsigned long hidden;		/* bit 0 */
+	struct completion hidden_done;
+	struct completion left_done;
+};
+
+/* main.c */
+extern struct workqueue_struct *vcs_wq;
+extern u64 vcs_incarnation;
+u64 vcs_random_id(void);
+
+/* switch.c */
+extern struct mutex vcs_lock;
+struct vcs_provider_type *vcs_type_get(const char *name);	/* vcs_lock */
+void vcs_type_put(struct vcs_provider_type *t);
+bool vcs_name_ok(const char *name);
+
+/* cluster.c */
+struct vcs_cluster *vcs_cluster_find(const char *handle);
+struct vcs_cluster *vcs_cluster_nth(unsigned int n);
+int vcs_cluster_add(const char *handle, const char *name, u32 nodeid,
+		    const struct vcs_from *from);
+int vcs_cluster_del(const char *handle, const struct vcs_from *from);
+int vcs_cluster_attach(struct vcs_cluster *c, const char *type, u32 lease_ms,
+		       const struct vcs_from *from, u64 *generation, u64 *highest);
+int vcs_cluster_detach(struct vcs_cluster *c, const struct vcs_from *from);
+int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from);
+void vcs_cluster_lose(struct vcs_cluster *c);
+void vcs_cluster_fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err);
+void vcs_cluster_reap(struct vcs_cluster *c);
+void vcs_clusters_reap(void);
+void vcs_clusters_exit(void);
+extern u32 vcs_clusters_seq;
+
+static inline void vcs_cluster_unref(struct vcs_cluster *c)
+{
+	kobject_put(&c->kobj);
+}
+
+/* view.c */
+int vcs_members_check(const struct vcs_member *m, u32 nr);
+const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr,
+					 u32 nodeid);
+struct vcs_view *vcs_view_get(struct vcs_cluster *c);
+struct vcs_view *vcs_view_locked(struct vcs_cluster *c);
+int vcs_view_install(struct vcs_cluster *c, struct vcs_view *v,
+		     const struct vcs_from *from);
+void vcs_view_unquorate(struct vcs_cluster *c);
+void vcs_view_work(struct work_struct *work);
+
+/* group.c */
+struct vcs_group *vcs_group_find(struct vcs_cluster *c, const char *name);
+struct vcs_group *vcs_group_create(struct vcs_cluster *c, const char *name,
+				   u32 level, u32 flags, const char *owner,
+				   const struct vcs_group_ops *ops, void *priv,
+				   const struct vcs_from *from);
+int vcs_group_order(struct vcs_group *g, struct vcs_event *e,
+		    enum vcs_phase phase, const struct vcs_from *from);
+int vcs_group_acked(struct vcs_group *g, u64 event, enum vcs_phase phase,
+		    const struct vcs_from *from);
+int vcs_group_held(struct vcs_group *g, const struct vcs_from *from);
+void vcs_group_left(struct vcs_group *g, int err);
+void vcs_group_want_leave(struct vcs_group *g);
+void vcs_group_lose(struct vcs_group *g);
+void vcs_group_abandon(struct vcs_group *g);
+void vcs_group_tell(struct vcs_group *g, unsigned int what);
+void vcs_group_changed(struct vcs_group *g);
+
+/* lease.c */
+enum vcs_lease_state vcs_lease_next(const struct vcs_lease *l, u64 now);
+bool vcs_lease_covers(const struct vcs_lease *l, u64 now);
+int vcs_lease_renew_next(const struct vcs_lease *l, u64 valid_from, u64 now);
+void vcs_lease_init(struct vcs_cluster *c);
+void vcs_lease_update(struct vcs_cluster *c);
+int vcs_lease_renew(struct vcs_cluster *c, u64 valid_from,
+		    const struct vcs_from *from);
+u64 vcs_lease_remaining_ms(const struct vcs_lease *l, u64 now);
+int vcs_lease_pm_init(void);
+void vcs_lease_pm_exit(void);
+
+/* user.c */
+int vcs_user_init(void);
+void vcs_user_exit(void);
+
+/* claim.c */
+int vcs_claim(const char *name, const struct nlattr *data, struct sk_buff *reply,
+	      const struct vcs_from *from);
+void vcs_claims_reap(void);
+void vcs_claims_exit(void);
+
+/* netlink.c, dump.c */
+extern struct genl_family vcs_genl_family;
+int vcs_netlink_init(void);
+void vcs_netlink_exit(void);
+void vcs_hint_cluster(struct vcs_cluster *c);
+void vcs_hint_view(struct vcs_cluster *c, u64 generation);
+void vcs_hint_group(struct vcs_group *g);
+void vcs_hint_provider(struct vcs_cluster *c);
+int __vcs_refuse(const struct vcs_from *from, int attr, int err, const char *msg);
+
+/* Refuse, and say why: text and attribute to the caller, a trace for everybody. */
+#define vcs_refuse(from, attr, err, msg)				\
+({									\
+	static const char __why[] = msg;				\
+									\
+	__vcs_refuse(from, attr, err, __why);				\
+})
+
+static inline bool vcs_session_dead(const struct vcs_session *s)
+{
+	return s->sk && sock_flag(s->sk, SOCK_DEAD);
+}
+
+/* sysfs.c */
+extern const struct kobj_type vcs_cluster_ktype;
+extern const struct kobj_type vcs_group_ktype;
+int vcs_sysfs_init(void);
+void vcs_sysfs_exit(void);
+int vcs_sysfs_type_add(struct vcs_provider_type *t);
+void vcs_sysfs_type_del(struct vcs_provider_type *t);
+int vcs_sysfs_cluster_add(struct vcs_cluster *c);
+void vcs_sysfs_cluster_del(struct vcs_cluster *c);
+
+#endif /* _VCS_INTERNAL_H */

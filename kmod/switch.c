@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The registry of provider types. A few at most, so a list and one mutex. */
+#include <linux/module.h>
+#include <linux/string.h>
+
+#include "internal.h"
+
+DEFINE_MUTEX(vcs_lock);
+static LIST_HEAD(vcs_types);		/* vcs_lock */
+static unsigned int vcs_nr_types;	/* vcs_lock */
+
+/* Names become directories in sysfs. */
+bool vcs_name_ok(const char *name)
+{
+	size_t len = strnlen(name, VCS_NAME_MAX + 1);
+
+	return len && len <= VCS_NAME_MAX && !strchr(name, '/') &&
+	       strcmp(name, ".") && strcmp(name, "..");
+}
+
+static struct vcs_provider_type *type_find(const char *name)
+{
+	struct vcs_provider_type *t;
+
+	lockdep_assert_held(&vcs_lock);
+	list_for_each_entry(t, &vcs_types, node)
+		if (!strcmp(t->name, name))
+			return t;
+	return NULL;
+}
+
+/* Pins the type's module. Under vcs_lock. */
+struct vcs_provider_type *vcs_type_get(const char *name)
+{
+	struct vcs_provider_type *t = type_find(name);
+
+	if (!t || !try_module_get(t->owner))
+		return NULL;
+	atomic_inc(&t->users);
+	return t;
+}
+
+void vcs_type_put(struct vcs_provider_type *t)
+{
+	atomic_dec(&t->users);
+	module_put(t->owner);
+}
+
+/* A missing op is a missing capability, and the other way round. */
+static bool caps_ok(const struct vcs_provider_type *t)
+{
+	const struct vcs_provider_ops *ops = t->ops;
+	bool groups = t->caps & VCS_CAP_GROUPS;
+
+	if (!ops || !ops->attach || !ops->detach)
+		return false;
+	if (t->caps & ~(u64)(VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE))
+		return false;
+	return !!ops->join == groups && !!ops->leave == groups &&
+	       !!ops->acked == groups;
+}
+
+int __vcs_provider_register(struct vcs_provider_type *t, u32 api, size_t size)
+{
+	int err;
+
+	if (api != VCS_API_VERSION || size != sizeof(*t))
+		return -EINVAL;
+	if (!t->name || !vcs_name_ok(t->name) || !caps_ok(t))
+		return -EINVAL;
+	mutex_lock(&vcs_lock);
+	if (type_find(t->name))
+		err = -EEXIST;
+	else if (vcs_nr_types >= VCS_TYPES_MAX)
+		err = -ENOSPC;
+	else
+		err = vcs_sysfs_type_add(t);
+	if (!err) {
+		atomic_set(&t->users, 0);
+		list_add_tail(&t->node, &vcs_types);
+		vcs_nr_types++;
+	}
+	mutex_unlock(&vcs_lock);
+	return err;
+}
+EXPORT_SYMBOL_GPL(__vcs_provider_register);
+
+/* No cluster uses it: each attach pins the owner, and this is its exit. */
+void vcs_provider_unregister(struct vcs_provider_type *t)
+{
+	mutex_lock(&vcs_lock);
+	list_del(&t->node);
+	vcs_nr_types--;
+	mutex_unlock(&vcs_lock);
+	vcs_sysfs_type_del(t);
+}
+EXPORT_SYMBOL_GPL(vcs_provider_unregister);

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The provider type `user`: a daemon on a netlink socket. It pulls what it has
+ * to know (GROUP_GET after a hint) and orders by commands, so there is nothing
+ * to do in the ops; that a hint is lost does no harm.
+ */
+#include <linux/module.h>
+
+#include "internal.h"
+
+static int user_attach(struct vcs_cluster *c, struct netlink_ext_ack *extack)
+{
+	return 0;
+}
+
+static void user_detach(struct vcs_cluster *c)
+{
+}
+
+static int user_group(struct vcs_group *g)
+{
+	return 0;
+}
+
+static void user_acked(struct vcs_group *g, u64 event, enum vcs_phase phase)
+{
+}
+
+static const struct vcs_provider_ops user_ops = {
+	.attach = user_attach,
+	.detach = user_detach,
+	.join = user_group,
+	.leave = user_group,
+	.acked = user_acked,
+};
+
+static struct vcs_provider_type user_type = {
+	.name = "user",
+	.owner = THIS_MODULE,
+	.caps = VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE,
+	.ops = &user_ops,
+};
+
+int vcs_user_init(void)
+{
+	return vcs_provider_register(&user_type);
+}
+
+void vcs_user_exit(void)
+{
+	vcs_provider_unregister(&user_type);
+}

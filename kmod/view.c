@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Views, events and their members: allocation, publishing, the view notifier. */
+#include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+#include "trace.h"
+
+static struct vcs_view *view_new(u32 nr, gfp_t gfp)
+{
+	struct vcs_view *v = kvzalloc(struct_size(v, member, nr), gfp);
+
+	if (!v)
+		return NULL;
+	refcount_set(&v->ref, 1);
+	v->nr = nr;
+	return v;
+}
+
+struct vcs_view *vcs_view_alloc(u32 nr, gfp_t gfp)
+{
+	struct vcs_view *v;
+
+	if (nr > VCS_MEMBERS_MAX)
+		return NULL;
+	v = view_new(nr, gfp);
+	if (!v)
+		return NULL;
+	v->spare = view_new(nr, gfp);
+	if (!v->spare) {
+		kvfree(v);
+		return NULL;
+	}
+	return v;
+}
+EXPORT_SYMBOL_GPL(vcs_view_alloc);
+
+void vcs_view_put(const struct vcs_view *view)
+{
+	struct vcs_view *v = (struct vcs_view *)view;
+
+	if (!v || !refcount_dec_and_test(&v->ref))
+		return;
+	if (v->spare)
+		kvfree_rcu(v->spare, rcu);
+	kvfree_rcu(v, rcu);
+}
+EXPORT_SYMBOL_GPL(vcs_view_put);
+
+struct vcs_event *vcs_event_alloc(u64 id, u32 nr, gfp_t gfp)
+{
+	struct vcs_event *e;
+
+	if (nr > VCS_MEMBERS_MAX)
+		return NULL;
+	e = kvzalloc(struct_size(e, member, nr), gfp);
+	if (!e)
+		return NULL;
+	refcount_set(&e->ref, 1);
+	e->id = id;
+	e->nr = nr;
+	return e;
+}
+EXPORT_SYMBOL_GPL(vcs_event_alloc);
+
+void vcs_event_put(const struct vcs_event *event)
+{
+	struct vcs_event *e = (struct vcs_event *)event;
+
+	if (e && refcount_dec_and_test(&e->ref))
+		kvfree_rcu(e, rcu);
+}
+EXPORT_SYMBOL_GPL(vcs_event_put);
+
+/* Sorted by nodeid, nobody twice, nobody without an identity. */
+int vcs_members_check(const struct vcs_member *m, u32 nr)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++)
+		if (!m[i].nodeid || !m[i].incarnation ||
+		    (i && m[i].nodeid <= m[i - 1].nodeid))
+			return -EINVAL;
+	return 0;
+}
+
+const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr,
+					 u32 nodeid)
+{
+	u32 low = 0, high = nr;
+
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+
+		if (m[mid].nodeid == nodeid)
+			return &m[mid];
+		if (m[mid].nodeid < nodeid)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+/* With a reference. */
+struct vcs_view *vcs_view_get(struct vcs_cluster *c)
+{
+	struct vcs_view *v;
+
+	rcu_read_lock();
+	do
+		v = rcu_dereference(c->view);
+	while (!refcount_inc_not_zero(&v->ref));
+	rcu_read_unlock();
+	return v;
+}
+
+const struct vcs_view *vcs_view_rcu(struct vcs_cluster *c)
+{
+	return rcu_dereference(c->view);
+}
+EXPORT_SYMBOL_GPL(vcs_view_rcu);
+
+struct vcs_view *vcs_view_locked(struct vcs_cluster *c)
+{
+	return rcu_dereference_protected(c->view, lockdep_is_held(&c->lock));
+}
+
+static void view_publish(struct vcs_cluster *c, struct vcs_view *v)
+{
+	struct vcs_view *old = vcs_view_locked(c);
+
+	v->generation = old->generation + 1;
+	rcu_assign_pointer(c->view, v);
+	vcs_view_put(old);
+	trace_vcs_view_install(c, v);
+	vcs_hint_view(c, v->generation);
+	queue_work(vcs_wq, &c->view_work);
+}
+
+/* Consumes @v. Under c->lock, the caller holds the seat. */
+int vcs_view_install(struct vcs_cluster *c, struct vcs_view *v,
+		     const struct vcs_from *from)
+{
+	const struct vcs_member *me;
+	int err = 0;
+
+	lockdep_assert_held(&c->lock);
+	if (!v->nr)
+		err = vcs_refuse(from, VCS_A_MEMBER, -EINVAL, "a view has members");
+	else if (vcs_members_check(v->member, v->nr))
+		err = vcs_refuse(from, VCS_A_MEMBER, -EINVAL, "a nodeid is named twice");
+	if (!err && (v->flags & VCS_VIEW_QUORATE)) {
+		me = vcs_member_find(v->member, v->nr, c->nodeid);
+		if (!me || me->incarnation != vcs_incarnation)
+			err = vcs_refuse(from, VCS_A_MEMBER, -EPROTO,
+					 "a quorate view holds this node with its boot incarnation");
+	}
+	if (err) {
+		vcs_view_put(v);
+		return err;
+	}
+	c->upcalls++;
+	view_publish(c, v);
+	return 0;
+}
+
+/*
+ * The seat is empty: the last view stays readable, but nobody vouches for its
+ * quorum. Its spare was allocated with it, so this cannot fail.
+ */
+void vcs_view_unquorate(struct vcs_cluster *c)
+{
+	struct vcs_view *old = vcs_view_locked(c), *v = old->spare;
+
+	if (!(old->flags & VCS_VIEW_QUORATE) || WARN_ON_ONCE(!v))
+		return;
+	old->spare = NULL;
+	v->ring_seq = old->ring_seq;
+	v->ring_rep = old->ring_rep;
+	v->flags = old->flags & ~VCS_VIEW_QUORATE;
+	memcpy(v->member, old->member, flex_array_size(v, member, old->nr));
+	view_publish(c, v);
+}
+
+int vcs_up_view(struct vcs_cluster *c, struct vcs_view *v)
+{
+	int err;
+
+	spin_lock_bh(&c->lock);
+	if (c->state == VCS_PROVIDER_ATTACHED) {
+		err = vcs_view_install(c, v, NULL);
+	} else {
+		vcs_view_put(v);
+		err = -ENOTCONN;
+	}
+	spin_unlock_bh(&c->lock);
+	return err;
+}
+EXPORT_SYMBOL_GPL(vcs_up_view);
+
+/* The work item never runs twice at once, so the notifier never nests. */
+void vcs_view_work(struct work_struct *work)
+{
+	struct vcs_cluster *c = container_of(work, struct vcs_cluster, view_work);
+	unsigned int flags = memalloc_nofs_save();
+	struct vcs_view *v = vcs_view_get(c);
+
+	blocking_notifier_call_chain(&c->view_chain, v->generation, v);
+	trace_vcs_view_notified(c, v);
+	vcs_view_put(v);
+	memalloc_nofs_restore(flags);
+}
+
+int vcs_view_notifier_register(struct vcs_cluster *c, struct notifier_block *nb)
+{
+	return blocking_notifier_chain_register(&c->view_chain, nb);
+}
+EXPORT_SYMBOL_GPL(vcs_view_notifier_register);
+
+int vcs_view_notifier_unregister(struct vcs_cluster *c, struct notifier_block *nb)
+{
+	return blocking_notifier_chain_unregister(&c->view_chain, nb);
+}
+EXPORT_SYMBOL_GPL(vcs_view_notifier_unregister);
