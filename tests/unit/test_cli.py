@@ -429,13 +429,38 @@ def test_config_show_has_no_secrets(run: Run, tmp_path: Path) -> None:
     )
     out = run("config", "show", str(path)).out
     assert "hush" not in out
-    for line in ("name = alpha", "nodes.1.fence.plug = 1", "nodes.1.fence.passwd = (hidden)", "quorum.wait_for_all = true",
-                 "fencing.options.ip = x", "totem.token_ms = 600"):  # fmt: skip
+    for line in ("cluster.name = alpha", "node.1.fence.plug = 1", "node.1.fence.passwd = (hidden)", "quorum.wait_for_all = true",
+                 "fencing.options.ip = x", "totem.token_ms = 600", "node.1.addresses = 192.0.2.1"):  # fmt: skip
         assert line in out.splitlines()
     document = run("config", "show", str(path), "--json")
     assert "hush" not in document.out
-    assert document.json["config"]["nodes"][0]["addresses"] == ["192.0.2.1"]
-    assert "key" not in document.json["config"]
+    assert document.json["config"]["node"][0]["addresses"] == ["192.0.2.1"]
+    assert document.json["config"]["cluster"] == {"name": "alpha", "key_file": "k", "engine": "totem"}
+
+
+def test_config_show_of_some_keys(run: Run) -> None:
+    example = str(ROOT / "etc" / "cluster.toml.example")
+    got = run("config", "show", example, "--key", "quorum", "--key", "node.name")
+    assert got.out == (
+        "node.1.name = node1\nnode.2.name = node2\nnode.3.name = node3\nquorum.wait_for_all = true\nquorum.expected_votes = 0\n"
+    )
+    assert run("config", "show", example, "--key", "dlm.port", "--json").json["config"] == {"dlm.port": 21064}
+    got = run("config", "show", example, "--key", "quorum.wait_for_al")
+    assert got.code == 2 and "did you mean 'quorum.wait_for_all'?" in got.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("vcs st", ["status"]),
+        ("vcs fence ", ["ack"]),
+        ("vcs config show --key qu", ["quorum", "quorum.wait_for_all", "quorum.expected_votes"]),
+    ],
+)
+def test_completion(words: str, expected: list[str]) -> None:
+    environment = {**os.environ, "_VCS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    got = subprocess.run([sys.executable, "-m", "vcs.cli.main"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert [line.partition(",")[2] for line in got.stdout.splitlines()] == expected
 
 
 # --- the command itself -----------------------------------------------------------------------------------------------

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from typing import Any
 
 import click
 
 from vcs.cli.render import clean, emit_json
 from vcs.config.load import DEFAULT_PATH, load
 from vcs.config.model import ClusterConfig
+from vcs.config.schema import SECTIONS, paths
 from vcs.errors import ConfigError
 
 
@@ -46,35 +49,63 @@ def check(file: str, no_key: bool, as_json: bool) -> None:
     click.echo(clean(f"{file}: cluster {config.name}, {nodes} node{'' if nodes == 1 else 's'}: no error"))
 
 
+def _complete_key(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+    """For the shell: sections and keys, from the schema."""
+    known = [*(s.name for s in SECTIONS), *paths()]
+    return [k for k in known if k.startswith(begun)]
+
+
 @config_.command("show")
 @_FILE
+@click.option("--key", "keys", multiple=True, shell_complete=_complete_key, help="Only this section or key, e.g. quorum or node.name.")
 @_JSON
-def show(file: str, as_json: bool) -> None:
+def show(file: str, keys: tuple[str, ...], as_json: bool) -> None:
     """Every value that holds, defaults included. Neither the key nor passwords are shown."""
-    config = load(file, with_key=False)
+    unknown = [k for k in keys if k not in {*(s.name for s in SECTIONS), *paths()}]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], list(paths()), n=1)
+        raise click.BadParameter(f"{unknown[0]!r} is no key" + (f"; did you mean {close[0]!r}?" if close else ""), param_hint="--key")
+    config = as_tree(load(file, with_key=False))
+    chosen = [(path, value) for path, value in _flat(config) if not keys or any(_below(path, k) for k in keys)]
     if as_json:
-        emit_json("config", _plain(config))
+        emit_json("config", config if not keys else {".".join(path): value for path, value in chosen})
         return
-    for name, value in _flat(_plain(config)):
-        click.echo(clean(f"{name} = {value}"))
+    for path, value in chosen:
+        click.echo(clean(f"{'.'.join(path)} = {_text(value)}"))
 
 
-def _plain(config: ClusterConfig) -> dict[str, object]:
+def as_tree(config: ClusterConfig) -> dict[str, Any]:
+    """The configuration as cluster.toml would spell it out, without secrets."""
     values = dataclasses.asdict(config)
     del values["key"]
-    for options in (values["fencing"]["options"], *(n["fence"] for n in values["nodes"])):
+    nodes = values.pop("nodes")
+    sections = {name: value for name, value in values.items() if isinstance(value, dict)}
+    cluster = {name: value for name, value in values.items() if name not in sections}
+    for options in (sections["fencing"]["options"], *(n["fence"] for n in nodes)):
         options.update({k: HIDDEN for k in options if any(s in k.lower() for s in SECRET)})
-    return values
+    return {"cluster": cluster, "node": list(nodes), **sections}
 
 
-def _flat(values: object, name: str = "") -> list[tuple[str, str]]:
-    """``quorum.wait_for_all``, ``nodes.1.name`` and so on: a list is numbered by the id of what it holds, where there is one."""
-    if isinstance(values, dict):
-        return [leaf for key, value in values.items() for leaf in _flat(value, f"{name}.{key}" if name else str(key))]
-    if isinstance(values, list | tuple) and values and isinstance(values[0], dict):
-        return [leaf for value in values for leaf in _flat(value, f"{name}.{value['id']}")]
-    if isinstance(values, list | tuple):
-        return [(name, ", ".join(str(v) for v in values))]
-    if isinstance(values, bool):
-        return [(name, str(values).lower())]
-    return [(name, str(values))]
+Path = tuple[str, ...]
+
+
+def _flat(value: object, path: Path = ()) -> list[tuple[Path, object]]:
+    """Every leaf with its path; a node stands under its id: ``node.1.name``."""
+    if isinstance(value, dict):
+        return [leaf for key, below in value.items() for leaf in _flat(below, (*path, str(key)))]
+    if isinstance(value, list):
+        return [leaf for node in value for leaf in _flat(node, (*path, str(node["id"])))]
+    return [(path, value)]
+
+
+def _below(path: Path, key: str) -> bool:
+    """Whether ``path`` is ``key`` or in it; the id of a node is no part of a key."""
+    wanted = tuple(key.split("."))
+    without_id = (path[0], *path[2:]) if path[0] == "node" else path
+    return without_id[: len(wanted)] == wanted
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)

@@ -149,10 +149,9 @@ def default_of(sec: Section, key: Key) -> object:
 
 
 def paths() -> Iterator[str]:
-    """Every key as ``section.key``, for completion."""
+    """Every key that holds a value of its own, as ``section.key``, for completion."""
     for sec in SECTIONS:
-        for key in sec.keys:
-            yield f"{sec.name}.{key.name}"
+        yield from (f"{sec.name}.{key.name}" for key in sec.keys if key.field is not None)
 
 
 def _range_text(key: Key) -> str:
