@@ -238,7 +238,7 @@ class Follower:
     def run(self) -> None:
         while True:
             events, at = os.read(self.fd, 65536), 0
-            dirty = {}
+            dirty: dict[tuple[str, str], None] = {}
             while at < len(events):
                 watch, _mask, _cookie, size = struct.unpack_from("iIII", events, at)
                 name = events[at + 16 : at + 16 + size].rstrip(b"\0").decode(errors="replace")
@@ -313,6 +313,11 @@ class FenceProxy:
             if client is not None:
                 with contextlib.suppress(OSError), client:
                     client.sendall(blob)
+
+
+RPC: Port
+STREAM: Port
+FOLLOWER: Follower
 
 
 def main() -> None:

@@ -170,9 +170,9 @@ static void identify(void)
 	char name[80], address[160], node[64];
 	int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	snprintf(node, sizeof(node), "%s", argument("vcs.node=", "1"));
+	snprintf(node, sizeof(node), "%s", argument("lab.node=", "1"));
 	snprintf(name, sizeof(name), "node%s", node);
-	snprintf(address, sizeof(address), "%s.%s", argument("vcs.net=", "10.77.0"), node);
+	snprintf(address, sizeof(address), "%s.%s", argument("lab.net=", "10.77.0"), node);
 	if (sethostname(name, strlen(name)))
 		say("host name", name);
 	interface_up(sock, "lo", NULL);

@@ -24,7 +24,7 @@ class Descriptors:
 def kernel_command_line(spec: MachineSpec) -> str:
     """Warnings and worse on the console; an oops is the node's death at once, as on a production node."""
     words = ["console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "net.ifnames=0", "random.trust_cpu=on"]
-    words += [f"vcs.node={spec.node}", f"vcs.net={NET}"]
+    words += [f"lab.node={spec.node}", f"lab.net={NET}"]
     if spec.accel == "tcg" and spec.tsc_khz:
         words += ["tsc=reliable", f"tsc_early_khz={spec.tsc_khz}"]
     return " ".join([*words, spec.append]).strip()

@@ -48,6 +48,15 @@ def _supports_direct_io(folder: Path) -> bool:
     return True
 
 
+def _temporary(kind: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder on a real disk, named after this process; those of processes that were killed are removed."""
+    for left in Path("/var/tmp").glob(f"vcs-{kind}-*"):
+        owner = left.name.split("-")[2]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"vcs-{kind}-{os.getpid()}-", dir="/var/tmp")
+
+
 class Cluster:
     """Machines 1..nodes. `with` boots them all at once and cuts their power at the end.
 
@@ -60,7 +69,7 @@ class Cluster:
     def __init__(self, nodes: int = 3, kernel: str = "6.12", *, shared_disk_mib: int = 0, shared_disks: int = 1,
                  artifacts: Path | None = None, memory_mib: int = 768, cpus: int = 1, append: str = "",
                  boot: bool = True) -> None:
-        self._owned = None if artifacts else tempfile.TemporaryDirectory(prefix="vcs-lab-", dir="/var/tmp")
+        self._owned = None if artifacts else _temporary("lab")
         self.artifacts = Path(artifacts or self._owned.name)  # type: ignore[union-attr]
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.kernel = kernels.get(kernel)
@@ -68,7 +77,7 @@ class Cluster:
         self.splats = SplatWatch()
         self._boot_all = boot
         self.failed = False  #: set by the pytest plugin: a test failed while this cluster lived
-        self._disks = tempfile.TemporaryDirectory(prefix="vcs-disks-", dir="/var/tmp")
+        self._disks = _temporary("disks")
         disks = self._make_disks(shared_disk_mib, shared_disks)
         self.network = Network(list(range(1, nodes + 1)), self.artifacts, self.timeline.host)
         self._machines: dict[int, Machine] = {}

@@ -74,7 +74,9 @@ class Kernel:
 
     @property
     def initrd(self) -> Path:
-        return self.folder / "initrd"
+        """Built when missing: it changes more often than the kernel does."""
+        key = digest(self.folder.name, *BOOT_MODULES, (GUEST / "init.c").read_bytes())
+        return built("initrd", key, lambda to: _initrd(self, to)) / "initrd"
 
     @property
     def modules_image(self) -> Path:
@@ -88,7 +90,7 @@ class Kernel:
 
 def _recipe() -> str:
     """A name of everything but the packages that goes into a kernel's folder."""
-    return digest(FORMAT, *MODULES, *BOOT_MODULES, (GUEST / "init.c").read_bytes())
+    return digest(FORMAT, *MODULES)
 
 
 def newest(series: str) -> str:
@@ -153,19 +155,20 @@ def _dependencies(base: Path, release: str, names: Iterable[str]) -> list[Path]:
     return list(files)
 
 
-def _initrd(folder: Path, release: str, work: Path) -> None:
+def _initrd(kernel: Kernel, to: Path) -> None:
     """Our init and the modules that reach the disks, uncompressed: nothing to unpack under emulation."""
-    root = work / "initrd"
+    root = to / "tree"
     for name in ("dev", "proc", "sys", "root", "modules"):
         (root / name).mkdir(parents=True)
     run(["gcc", "-static", "-Os", "-Wall", "-Wextra", "-o", root / "init", GUEST / "init.c"])
-    order = _dependencies(folder, release, BOOT_MODULES)
+    order = _dependencies(kernel.folder, kernel.release, BOOT_MODULES)
     for path in order:
         shutil.copy(path, root / "modules" / path.name)
     (root / "modules" / "order").write_text("".join(f"{p.name}\n" for p in order), encoding="ascii")
     names = "\n".join(sorted(str(p.relative_to(root)) for p in root.rglob("*")))
     archive = run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=root, data=names.encode())
-    (folder / "initrd").write_bytes(archive)
+    (to / "initrd").write_bytes(archive)
+    shutil.rmtree(root)
 
 
 def ext4_image(tree: Path, image: Path, slack_mib: int = 8) -> None:
@@ -217,7 +220,6 @@ def _build(series: str, base: str, packages: list[str], to: Path, final: Path) -
         shutil.copy(vmlinuz, to / "vmlinuz")
         _modules(unpacked, release, to)
         _headers(unpacked, to, final)
-        _initrd(to, release, work)
         ext4_image(to / "lib" / "modules", to / "modules.img")
     (to / "release").write_text(release, encoding="ascii")
 

@@ -14,7 +14,8 @@ def main() -> None:
     with ThreadPoolExecutor(2) as pool:
         root = pool.submit(image.get)
         for series in kernels.SERIES:
-            say(f"kernel {series}: {kernels.get(series).release}")
+            kernel = kernels.get(series)
+            say(f"kernel {series}: {kernel.release}, initrd {kernel.initrd.stat().st_size >> 10} KiB")
         say(f"image: {root.result()}")
     say(f"accelerator: {accel.choose(kernels.get('6.12'))}")
 

@@ -7,13 +7,14 @@ import json
 import time
 
 import pytest
-from harness import ChannelClosed, CommandFailed, KernelSplat, LabTimeout
+from harness import ChannelClosed, CommandFailed, KernelSplat, LabTimeout, Machine
+from harness.pytest_plugin import Factory
 
 pytestmark = pytest.mark.vm
 
 
 @pytest.mark.kernels("6.1", "6.12")
-def test_a_machine_runs_commands(cluster, kernel):
+def test_a_machine_runs_commands(cluster: Factory, kernel: str) -> None:
     """Commands, files, background processes, time limits and clocks on either kernel."""
     node = cluster(nodes=1, kernel=kernel)[1]
     release = node.run("uname -r", check=True).out
@@ -56,12 +57,12 @@ def test_a_machine_runs_commands(cluster, kernel):
     node.run("modprobe dlm && modprobe gfs2 && ls /dev/misc/dlm-control /sys/kernel/config/dlm", timeout=60, check=True)
 
 
-def test_two_machines_share_network_and_disk(cluster):
+def test_two_machines_share_network_and_disk(cluster: Factory) -> None:
     """The network's faults act per direction, the disk is one disk."""
     c = cluster(nodes=2, shared_disk_mib=64)
     one, two = c[1], c[2]
 
-    def hears(sender, address: str) -> bool:
+    def hears(sender: Machine, address: str) -> bool:
         return bool(sender.run(["ping", "-c1", "-W1", address], timeout=20))
 
     c.wait(lambda: hears(one, two.spec.address), 20, "node 1 to reach node 2")
@@ -82,7 +83,7 @@ def test_two_machines_share_network_and_disk(cluster):
     assert seen.startswith("written-by-one")
 
 
-def test_power(cluster):
+def test_power(cluster: Factory) -> None:
     """A cut takes the machine with its I/O, its last words stay, and it boots afresh."""
     c = cluster(nodes=2)
     one, two = c[1], c[2]
@@ -127,7 +128,7 @@ def test_power(cluster):
     assert two.stop_reason == "guest-shutdown"
 
 
-def test_kernel_reports_are_seen(cluster):
+def test_kernel_reports_are_seen(cluster: Factory) -> None:
     """Negative control: a planted report, and a real panic, are found; allowed ones are not held against the test."""
     c = cluster(nodes=1)
     node = c[1]
