@@ -26,7 +26,7 @@ from tests.fakes.switch import FakeSwitch
 from tests.fakes.switch_port import FakePort
 from tests.fakes.switch_remote import VARIABLE, SwitchServer
 from vcs import events
-from vcs.config.model import ClusterConfig, FencingConfig, NodeConfig, TotemConfig
+from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConfig, TotemConfig
 from vcs.errors import SwitchError
 from vcs.model import Group, GroupFlags, GroupState, Level, Phase
 
@@ -79,9 +79,11 @@ class Consumer:
         return None
 
     def running_on(self) -> list[int]:
-        """The members of the last finished event, if nothing newer is under way."""
+        """The members of the last finished event, if nothing newer is under way and the consumer has seen all of it."""
         group = self.group()
         if group is None or group.phase is not Phase.FINISH or group.state is not GroupState.MEMBER:
+            return []
+        if self._last != (group.event, group.phase):
             return []
         return [m.nodeid for m in group.finished_members]
 
@@ -157,7 +159,9 @@ def make_config(power: PowerSwitch | None, nodes: int = 3) -> ClusterConfig:
         name="story",
         nodes=tuple(NodeConfig(n, f"node{n}", (f"127.0.0.{n}",), fence={"plug": str(n)}) for n in range(1, nodes + 1)),
         key=bytes(range(32)),
-        totem=TotemConfig(port=free_port()),
+        # Twice the defaults: these tests share two cores with others, and a node must not fail by being late.
+        totem=TotemConfig(port=free_port(), token_ms=1200, consensus_ms=600),
+        lease=LeaseConfig(lease_ms=10000),
         fencing=FencingConfig(str(power.agent) if power else "", timeout_ms=10000, retry_ms=200),
     )
 
@@ -311,6 +315,8 @@ def write_config(config: ClusterConfig, folder: Path) -> Path:
     from vcs.config.load import load
 
     lines = ["[cluster]", f'name = "{config.name}"', 'key_file = "key"', "[totem]", f"port = {config.totem.port}"]
+    lines += [f"token_ms = {config.totem.token_ms}", f"consensus_ms = {config.totem.consensus_ms}"]
+    lines += ["[lease]", f"lease_ms = {config.lease.lease_ms}"]
     for node in config.nodes:
         lines += ["[[node]]", f"id = {node.id}", f'name = "{node.name}"', f'address = "{node.addresses[0]}"']
         lines += [f'fence.{k} = "{v}"' for k, v in node.fence.items()]
