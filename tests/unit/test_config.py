@@ -233,6 +233,34 @@ def test_every_error_at_once_with_line_and_remedy(case: str) -> None:
     assert problems(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("section", "good", "bad", "key"),
+    [
+        ("totem", "token_retransmit_ms = 50\ntoken_ms = 250", "token_retransmit_ms = 50\ntoken_ms = 249", "token_ms"),
+        ("totem", "token_ms = 600\nhold_ms = 120", "token_ms = 600\nhold_ms = 121", "token_ms"),
+        ("totem", "token_ms = 240\nhold_ms = 10", "token_ms = 239\nhold_ms = 10", "token_retransmit_ms"),
+        ("totem", "join_ms = 150", "join_ms = 151", "join_ms"),
+        ("lease", "lease_ms = 4500", "lease_ms = 4499", "lease_ms"),
+        ("quorum", "expected_votes = 1", "expected_votes = 2", "expected_votes"),
+        ("fencing", "retry_max_ms = 1000", "retry_max_ms = 999", "retry_max_ms"),
+    ],
+)
+def test_where_a_rule_begins_to_hold(section: str, good: str, bad: str, key: str) -> None:
+    config(f"{GOOD}[{section}]\n{good}\n")
+    (problem,) = problems(f"{GOOD}[{section}]\n{bad}\n")
+    assert f": {section}.{key}: " in problem
+
+
+def test_an_idle_ring_turns_five_times_within_a_lease() -> None:
+    """SAFETY S9, alone: a short lease that every other rule allows."""
+    timing = "[totem]\ntoken_ms = 1000\nconsensus_ms = 200\nhold_ms = {}\n[lease]\nlease_ms = 6000\n"
+    assert config(GOOD + timing.format(200)).totem.hold_ms == 200
+    assert config(GOOD + timing.format(200).replace("6000", "600000")).lease.lease_ms == 600000
+    found = problems(GOOD + timing.format(1201))
+    assert [p.partition(": ")[2].partition(":")[0] for p in found] == ["totem.token_ms", "totem.hold_ms"]
+    assert [p.partition(": ")[2].partition(":")[0] for p in problems(GOOD + timing.format(1200))] == ["totem.token_ms"]
+
+
 def test_lines_count_through_comments_and_strings() -> None:
     text = '# c\n[cluster]\nname = """\nalpha"""  # [x]\n' + NODE + "votes = 'x'\n"
     assert problems(text) == ["9: node.votes: 'x' is no whole number; write a whole number from 0 to 255"]
