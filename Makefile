@@ -52,12 +52,12 @@ kmod: $(KERNELS:%=build/kmod/%/.built) ## vcs.ko and its test consumer, for ever
 build/kmod/%/.built: $(KMOD_SOURCES) | venv
 	@echo "== module for $*"
 	@kdir=$(call KDIR_OF,$*); mkdir -p $(@D); \
-	flock $(@D).lock $(MAKE) -s -C kmod -j2 KDIR=$$kdir O=$(CURDIR)/$(@D) WERROR=1 >$(@D)/build.log 2>&1 || { cat $(@D)/build.log; exit 1; }
+	flock $(@D).lock $(MAKE) -s -C kmod -j2 KDIR=$$kdir OUT=$(CURDIR)/$(@D) WERROR=1 >$(@D)/build.log 2>&1 || { cat $(@D)/build.log; exit 1; }
 	@touch $@
 
 lint-kmod: venv ## the module once more: W=1, and sparse over every file
 	@for series in $(KERNELS); do echo "== sparse, $$series"; kdir=$(call KDIR_OF,$$series); \
-	  $(MAKE) -s -C kmod KDIR=$$kdir O=$(CURDIR)/build/kmod-lint/$$series WERROR=1 LINT=1; done
+	  $(MAKE) -s -C kmod KDIR=$$kdir OUT=$(CURDIR)/build/kmod-lint/$$series WERROR=1 LINT=1; done
 
 # --- the lab ----------------------------------------------------------------------------------------------------------
 .PHONY: shell
