@@ -75,7 +75,7 @@ def measure(cluster: VcsCluster, victim: int, cut_ns: int, writers: Mapping[int,
     replayed = []
     for node in survivors:
         replayed += [
-            e["host_ns"] for e in events[node] if e["event"] == "gfs2_recovery" and str(e.get("recovery", "")).lower() == "done"
+            e["host_ns"] for e in events[node] if e["event"] == "gfs2_recovery" and str(e.get("result", "")).lower() == "done"
         ]
     if not replayed:
         raise Missing("GFS2's report that it replayed the journal")
