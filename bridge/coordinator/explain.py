@@ -108,7 +108,10 @@ def _obligation(c: Coordinator, o: Obligation) -> dict[str, object]:
     if o.phase == LAUNCHED:
         text = f"{victim} must be fenced; {_names(c, [o.fencer])} is doing it"
     elif o.phase == RETRY:
-        text = f"{victim} must be fenced; attempt {o.attempt} failed ({o.detail}); {_names(c, [o.fencer])} tries again after a pause"
+        text = (
+            f"{victim} must be fenced; attempt {o.attempt} failed ({o.detail}); {_names(c, [o.fencer])} tries again after a pause; "
+            f"when it is certainly off: vcs fence ack {o.nodeid}"
+        )
     else:
         text = f"{victim} must be fenced and nobody here can; when it is certainly off: vcs fence ack {o.nodeid}"
     return _item("fence", text, "fence", [o.nodeid])
