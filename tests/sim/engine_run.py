@@ -26,6 +26,9 @@ SAFETY_EVENTS = 5200
 "Events of the safety phase at most; the rest of the world's limit is for the liveness phase."
 SAFETY_NS = 12 * SECOND
 LIVE_NS = 8 * SECOND
+QUEUED_MAX = 12
+"Messages that wait at one node before the load pauses there: what is left over must fit into the liveness phase."
+FAST = TotemConfig(token_ms=120, consensus_ms=60, join_ms=20, token_retransmit_ms=25, hold_ms=20, merge_ms=50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +59,33 @@ class Plan:
     @classmethod
     def draw(cls, rng: Random) -> Plan:
         kinds = ["partition", "one_way", "heal", "crash", "restart", "pause", "resume", "leave", "crash_at_persist", "loss",
-                 "reorder", "duplicate", "corrupt", "drop_large", "calm"]
+                 "reorder", "duplicate", "corrupt", "drop_large", "mute", "calm"]
+        if rng.random() < 0.2:
+            return cls.draw_recovery(rng)
         chosen = {k for k in kinds if rng.random() < 0.5} | {"heal", "restart", "resume", "calm"}
         return cls(
             nodes=rng.choice((1, 2, 3, 3, 3, 4, 5)),
-            config=rng.choice((TotemConfig(), TotemConfig(token_ms=120, consensus_ms=60, join_ms=20, token_retransmit_ms=25,
-                                                          hold_ms=20, merge_ms=50))),
+            config=rng.choice((TotemConfig(), FAST)),
             step_ns=rng.choice((30 * MS, 100 * MS, 400 * MS)),
             weights={k: rng.randint(1, 10) for k in sorted(chosen)},
             submit_ns=rng.choice((2 * MS, 10 * MS, 60 * MS)),
             safe=rng.choice((0.0, 0.3, 0.7)),
             sizes=rng.choice(((40,), (40, 1500), (40, 600, 9000))),
             sniper=rng.choice((0.0, 0.0, 0.2, 0.5)),
+        )
+
+    @classmethod
+    def draw_recovery(cls, rng: Random) -> Plan:
+        """Made for recoveries that fail half-way, with messages missing for ever: members fall mute, then silent, then apart."""
+        return cls(
+            nodes=rng.choice((4, 5)),
+            config=FAST,
+            step_ns=rng.choice((60 * MS, 150 * MS)),
+            weights={"mute": 8, "heal": 4, "restart": 2, "resume": 1, "calm": 2},
+            submit_ns=4 * MS,
+            safe=0.6,
+            sizes=(600,),
+            sniper=0.7,
         )
 
 
@@ -137,16 +155,18 @@ class EngineRun:
     def _snipe(self) -> None:
         rng = self.world.rng("sniper")
         if rng.random() < self.plan.sniper:
-            victims = rng.sample(self.network.nodes, rng.randint(1, len(self.network.nodes)))
-            self.world.trace("snipe", victims)
+            victims = rng.sample(self.network.nodes, len(self.network.nodes))
+            at = rng.choice((0, MS // 2, 2 * MS))
+            self.world.trace("snipe", victims, at)
             if rng.random() < 0.25:
-                self.world.after(rng.randrange(2 * MS), self.nodes[victims[0]].crash)
+                self.world.after(at, self.nodes[victims[0]].crash)
             else:
-                self.world.after(rng.randrange(2 * MS), lambda: self._cut(victims))
+                first, second = sorted((rng.randint(1, len(victims)), rng.randint(1, len(victims))))
+                self.world.after(at, lambda: self._cut([victims[:first], victims[first:second], victims[second:]]))
 
-    def _cut(self, victims: list[int]) -> None:
+    def _cut(self, groups: list[list[int]]) -> None:
         if self.faulty:
-            self.network.partition([victims, [n for n in self.network.nodes if n not in victims]])
+            self.network.partition(groups)
 
     def _fault(self) -> None:
         if not self.faulty:
@@ -215,6 +235,20 @@ class EngineRun:
             if b == node.nodeid or a == node.nodeid:
                 link.drop_above = rng.choice((0, 0, 700))
 
+    def _do_mute(self, rng: Random, node: Node) -> None:
+        """Its messages are lost and its tokens are not, until it is cut off: the others have a hole that nobody can fill."""
+        others = [n for n in self.network.nodes if n != node.nodeid]
+        for n in others:
+            self.network.links[node.nodeid, n].drop_above = 300
+
+        def end() -> None:
+            self.world.trace("muted", node.nodeid)
+            for n in others:
+                self.network.links[node.nodeid, n].drop_above = 0
+            self._cut([[node.nodeid], others])
+
+        self.world.after(rng.randrange(5 * MS, 30 * MS), end)
+
     def _do_calm(self, _rng: Random, _node: Node) -> None: ...
 
     def _load(self) -> None:
@@ -223,7 +257,7 @@ class EngineRun:
         if up and self.faulty:
             for _ in range(rng.choice((1, 1, 4))):
                 node = rng.choice(up)
-                if node.up:
+                if node.up and len(self.hosts[node.nodeid].core.core.queue) < QUEUED_MAX:
                     self.submit(self.hosts[node.nodeid])
         if self.faulty:
             self.world.after(rng.randrange(1, 2 * self.plan.submit_ns), self._load)
@@ -237,6 +271,9 @@ class EngineRun:
         self.world.after(self.world.rng("faults").randrange(400 * MS), self._fault)
         self.world.run(self.world.now + SAFETY_NS, lambda: self.world.events >= SAFETY_EVENTS)
         self._live()
+        self._at_end()
+
+    def _at_end(self) -> None:
         for checker in self.checkers:
             checker.at_end()
 
@@ -257,6 +294,7 @@ class EngineRun:
             self._stuck("L2", "not everything was delivered")
 
     def _stuck(self, name: str, what: str) -> None:
+        self._at_end()  # a broken promise says more than a standstill
         states = {n: self.hosts[n].core.status() for n in self.nodes}
         raise Violation(name, f"{what} after {self.world.events} events: {states}")
 

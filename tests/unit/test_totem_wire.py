@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The codec and the frame: what goes in comes out, and nothing else ever raises more than a RemoteError."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from membership.api import Processor
+from membership.totem import wire
+from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, RING_SEQ_MAX
+from membership.totem.seal import HEADER, FrameError, Sealer, aes_gcm
+from vcs.errors import RemoteError, VcsError
+from vcs.model import RingId
+
+u32 = st.integers(1, 2**32 - 1)
+u64 = st.integers(1, 2**64 - 1)
+rings = st.builds(RingId, st.integers(1, RING_SEQ_MAX - 1), u32)
+processors = st.builds(Processor, u32, u64, u64)
+
+
+def ascending(n: int) -> st.SearchStrategy[tuple[Processor, ...]]:
+    return st.sets(processors, max_size=n).map(lambda s: tuple(sorted(s)))
+
+
+@st.composite
+def joins(draw: st.DrawFn) -> wire.Join:
+    proc = draw(st.sets(processors, min_size=1, max_size=12))
+    fail = draw(st.sets(st.sampled_from(sorted(proc)), max_size=len(proc) - 1)) if len(proc) > 1 else set()
+    return wire.Join(draw(st.integers(0, RING_SEQ_MAX - 1)), tuple(sorted(proc)), tuple(sorted(fail)), draw(ascending(8)))
+
+
+@st.composite
+def tokens(draw: st.DrawFn) -> wire.Token:
+    rtr, at = [], 0
+    for gap, length in draw(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 40)), max_size=20)):
+        rtr.append((at + gap, at + gap + length - 1))
+        at += gap + length
+    seq = at + draw(st.integers(0, 1000))
+    return wire.Token(draw(rings), draw(u64), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()), rtr)
+
+
+@st.composite
+def commits(draw: st.DrawFn) -> wire.Commit:
+    ids = sorted(draw(st.sets(u32, min_size=2, max_size=MEMBERS_MAX)))
+    entries = tuple(
+        wire.Entry(Processor(n, draw(u64), draw(u64)), draw(st.booleans()), draw(rings), draw(u64), draw(u64), draw(rings), draw(u64))
+        for n in ids[:6])
+    return wire.Commit(RingId(draw(st.integers(1, RING_SEQ_MAX - 1)), entries[0].processor.nodeid), draw(u64), entries)
+
+
+parts = st.lists(st.binary(max_size=60).map(lambda b: (len(b), 0, b)), min_size=1, max_size=8).map(tuple)
+fragments = st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=300)).map(
+    lambda t: ((t[0] + len(t[1]) + 1, t[0], t[1]),))
+regulars = st.builds(wire.make_regular, rings, u64, u32, st.booleans(), parts | fragments)
+encapsulated = st.builds(wire.make_encapsulated, rings, u64, u32, regulars)
+bodies = (regulars | encapsulated | tokens() | joins() | commits() | st.builds(wire.Beacon, rings, ascending(8))
+          | st.builds(wire.Leave, rings) | st.builds(wire.Hurry, rings))
+
+
+def fields(m: object) -> object:
+    if isinstance(m, wire.Regular | wire.Token):
+        return tuple(fields(getattr(m, name)) for name in type(m).__slots__)
+    return m
+
+
+@given(bodies)
+def test_round_trip(message: wire.Body) -> None:
+    encoded = wire.encode(message)
+    again = wire.decode(encoded)
+    assert type(again) is type(message)
+    assert fields(again) == fields(message)
+    assert wire.encode(again) == encoded
+
+
+@given(st.binary(max_size=400))
+def test_garbage_is_refused_or_valid(data: bytes) -> None:
+    try:
+        message = wire.decode(data)
+    except RemoteError:
+        return
+    assert wire.encode(message) == data
+
+
+@given(bodies, st.data())
+def test_truncated_and_changed(message: wire.Body, data: st.DataObject) -> None:
+    encoded = wire.encode(message)
+    cut = encoded[:data.draw(st.integers(0, len(encoded) - 1))]
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    changed = encoded[:at] + bytes([encoded[at] ^ data.draw(st.integers(1, 255))]) + encoded[at + 1:]
+    for bad in (cut, changed, encoded + b"\0"):
+        try:
+            again = wire.decode(bad)
+        except RemoteError:
+            continue
+        assert wire.encode(again) == bad
+
+
+def test_hostile_counts_are_refused() -> None:
+    """CVE-2026-35092 of another implementation: the sum of two counts of a Join wraps."""
+    me = Processor(1, 1, 1)
+    good = wire.encode(wire.Join(4, (me,), (), ()))
+    for procs, fails in ((0xFFFF, 0xFFFF), (0, 1), (2, 0), (1, 1)):
+        bad = good[:9] + procs.to_bytes(2, "big") + fails.to_bytes(2, "big") + good[13:]
+        with pytest.raises(RemoteError):
+            wire.decode(bad)
+
+
+def sealers() -> tuple[Sealer, Sealer, Processor]:
+    a, b = Processor(1, 11, 111), Processor(2, 22, 222)
+    return Sealer("alpha", a, aes_gcm(b"k" * 32)), Sealer("alpha", b, aes_gcm(b"k" * 32)), a
+
+
+@given(st.binary(max_size=PAYLOAD_MAX))
+@settings(max_examples=50)
+def test_sealed_frame_opens(body: bytes) -> None:
+    a, b, who = sealers()
+    assert b.open(a.seal(body)) == (who, 1, body)
+    assert b.open(a.seal(body)) == (who, 2, body)
+
+
+@given(st.data())
+def test_any_changed_bit_is_refused(data: st.DataObject) -> None:
+    a, b, _ = sealers()
+    frame = a.seal(b"body of a frame")
+    bit = data.draw(st.integers(0, len(frame) * 8 - 1))
+    changed = bytearray(frame)
+    changed[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(FrameError):
+        b.open(bytes(changed))
+
+
+@given(st.binary(max_size=200))
+def test_garbage_frames(data: bytes) -> None:
+    _, b, _ = sealers()
+    with pytest.raises(FrameError):
+        b.open(data)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (lambda f: f[:HEADER.size + 3], "short"),
+    (lambda f: b"XX" + f[2:], "magic"),
+    (lambda f: f[:2] + b"\x09" + f[3:], "version"),
+    (lambda f: f[:-1] + bytes([f[-1] ^ 1]), "seal"),
+])
+def test_reasons(change: object, reason: str) -> None:
+    a, b, _ = sealers()
+    with pytest.raises(FrameError) as e:
+        b.open(change(a.seal(b"x")))  # type: ignore[operator]
+    assert e.value.reason == reason
+
+
+def test_another_cluster_and_another_key() -> None:
+    a, _, who = sealers()
+    frame = a.seal(b"x")
+    with pytest.raises(FrameError, match="cluster"):
+        Sealer("beta", who, aes_gcm(b"k" * 32)).open(frame)
+    with pytest.raises(FrameError, match="seal"):
+        Sealer("alpha", who, aes_gcm(b"K" * 32)).open(frame)
+    with pytest.raises(VcsError, match="32"):
+        aes_gcm(b"short")
+
+
+def test_no_nonce_is_used_twice() -> None:
+    a, _, _ = sealers()
+    assert len({a.seal(b"same")[32:40] for _ in range(500)}) == 500
