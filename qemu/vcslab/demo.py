@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import Cluster
+
 from vcslab.cluster import VcsCluster
 from vcslab.report import Kill, render
 from vcslab.story import check, cross_read, kill_under_load, verify_file, wait_group, wait_writing
