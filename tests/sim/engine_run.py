@@ -159,7 +159,7 @@ class EngineRun:
             at = rng.choice((0, MS // 2, 2 * MS))
             self.world.trace("snipe", victims, at)
             if rng.random() < 0.25:
-                self.world.after(at, self.nodes[victims[0]].crash)
+                self.world.after(at, lambda: self.nodes[victims[0]].crash() if self.faulty else None)
             else:
                 first, second = sorted((rng.randint(1, len(victims)), rng.randint(1, len(victims))))
                 self.world.after(at, lambda: self._cut([victims[:first], victims[first:second], victims[second:]]))
