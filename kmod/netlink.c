@@ -455,6 +455,7 @@ int vcs_nl_group_left_doit(struct sk_buff *skb, struct genl_info *info)
 {
 	struct vcs_from from;
 	struct vcs_cluster *c = from_session(&from, skb, info);
+	int error = get_u32(info, VCS_A_ERROR, 0);
 	struct vcs_group *g;
 	int err = -EINVAL;
 
@@ -466,10 +467,12 @@ int vcs_nl_group_left_doit(struct sk_buff *skb, struct genl_info *info)
 	err = vcs_cluster_seated(c, &from);
 	if (!err) {
 		g = from_group(&from, c);
-		if (g)
-			vcs_group_left(g, -(int)get_u32(info, VCS_A_ERROR, 0));
-		else
+		if (!g)
 			err = -ENOENT;
+		else if (!error && g->state != VCS_GROUP_STATE_LEAVING)
+			err = vcs_refuse(&from, VCS_A_GROUP, -EPROTO, "the group does not leave");
+		else
+			vcs_group_left(g, -error);
 	}
 	spin_unlock_bh(&c->lock);
 out:
@@ -598,6 +601,8 @@ int vcs_nl_claim_doit(struct sk_buff *skb, struct genl_info *info)
 		return err;
 	if (missing(&from, VCS_A_CLAIM))
 		return -EINVAL;
+	if (!vcs_name_ok(nla_data(info->attrs[VCS_A_CLAIM])))
+		return vcs_refuse(&from, VCS_A_CLAIM, -EINVAL, "not a name for a claim");
 	reply = reply_new(info, VCS_CLAIM_DATA_MAX + 256, &hdr);
 	if (!reply)
 		return -ENOMEM;
