@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
 from bridge.coordinator.core import Coordinator, Mode
@@ -73,7 +73,10 @@ class Component:
         self._driver: Driver | None = None
         self._session = 0
         self._incarnation = 0
+        self.before_departure: Callable[[], Awaitable[None]] | None = None
+        "Called in a clean leave when nothing is owed any more and the cluster is still in the switch: who uses it ends now."
         self._leave: asyncio.Future[None] | None = None
+        self._departure: asyncio.Task[None] | None = None
         self._stopped = False
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -211,7 +214,17 @@ class Component:
         return LeaveRefused(f"node {self.nodeid} cannot leave now{': ' + why if why else ''}")
 
     def _on_left(self) -> None:
-        if self._leave is not None and not self._leave.done():
+        # Not the caller's business to finish this: it may have given up waiting, and the node is out all the same.
+        self._departure = asyncio.create_task(self._depart(), name="departure")
+        self._departure.add_done_callback(self._departed)
+
+    def _departed(self, done: asyncio.Task[None]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._on_failed(error)
+        elif self._leave is not None and not self._leave.done():
             self._leave.set_result(None)
 
     # --- what others ask ----------------------------------------------------------------------------------------------
@@ -305,15 +318,15 @@ class Component:
         try:
             await asyncio.wait_for(asyncio.shield(self._leave), timeout_s)
         except TimeoutError:
-            raise VcsError(f"the leave of node {self.nodeid} was not ordered within {timeout_s:g} s") from None
-        if not self.left.is_set():
-            await self._depart()
+            raise VcsError(f"the leave of node {self.nodeid} was not done within {timeout_s:g} s", "see `vcs why`") from None
 
     async def _depart(self) -> None:
         """After LeaveDone: nothing is owed to anybody any more."""
         assert self._driver is not None and self._engine is not None
         self._driver.close()
         await self._engine.leave()
+        if self.before_departure is not None:
+            await self.before_departure()
         self._switch.detach(self.handle, self._session)
         self._switch.cluster_del(self.handle)
         self.log.note("left", nodeid=self.nodeid)
@@ -335,6 +348,9 @@ class Component:
         if self._stopped:
             return
         self._stopped = True
+        if self._departure is not None and not self._departure.done():
+            self._departure.cancel()
+            await asyncio.wait([self._departure])
         if self._driver is not None:
             self._driver.close()
         if self._engine is not None and not self.left.is_set():

@@ -139,6 +139,7 @@ class Daemon:
         if o.glue:
             self._glue = self._make_glue()
             await self._glue.start()
+            component.before_departure = self._glue.stop
             stack.push_async_callback(self._glue.abandon)
         return component
 
@@ -191,8 +192,6 @@ class Daemon:
             if error is not None:
                 logger.error("no clean leave: %s", error)
                 return error.exit_code if isinstance(error, VcsError) else 1
-        if self._glue is not None:
-            await self._glue.stop()
         logger.info("left the cluster cleanly")
         return 0
 

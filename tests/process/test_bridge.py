@@ -257,3 +257,29 @@ def test_a_seat_that_is_taken_is_refused(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+
+
+def test_a_leave_is_finished_even_if_nobody_waits_for_it(tmp_path: Path) -> None:
+    """Two ask at once, one with no patience: there is one departure, and it waits for whoever uses the cluster."""
+
+    async def story(nodes: Nodes, _power: PowerSwitch) -> None:
+        await nodes.form()
+        component = nodes[3].component
+        assert component is not None
+        user_may_go, calls = asyncio.Event(), []
+
+        async def user_ends() -> None:
+            calls.append([c.handle for c in nodes[3].switch.clusters()])
+            await user_may_go.wait()
+
+        component.before_departure = user_ends
+        with pytest.raises(VcsError, match="not done within"):
+            await component.leave(0.3)
+        patient = asyncio.create_task(component.leave())
+        await nodes.until(lambda: nodes[1].view() == nodes[2].view() == [1, 2])
+        assert not component.left.is_set() and calls == [["story3"]], "the cluster is still there for its user"
+        user_may_go.set()
+        await patient
+        assert component.left.is_set() and not nodes[3].switch.clusters() and len(calls) == 1
+
+    tell(tmp_path, story)
