@@ -14,8 +14,9 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -65,25 +66,31 @@ class Codec:
     def __init__(self) -> None:
         self._netlink = load_codec()
         self.controller: int = self._netlink.GENL_ID_CTRL
-        self._message = self._class(self._netlink.genlmsg, "vcs")
+        self._request = self._class(self._netlink.genlmsg, "vcs", flat=True)
+        self._answer = self._class(self._netlink.genlmsg, "vcs")
         self._multi = {a.name for attrs in _spec.ATTRIBUTE_SETS.values() for a in attrs if a.multi}
 
-    def _class(self, base: type, attribute_set: str) -> Any:
-        """A pyroute2 class for one attribute set, with the classes of its nests as members."""
+    def _class(self, base: type, attribute_set: str, flat: bool = False) -> Any:
+        """A pyroute2 class for one attribute set, with the classes of its nests as members.
+
+        ``flat``: nests are given as bytes (see pack_nest: a member costs 2 instead of 80 microseconds)."""
         nests: dict[str, Any] = {}
         table = []
         for attr in _spec.ATTRIBUTE_SETS[attribute_set]:
             kind = TYPES.get(attr.type, attr.nested)
             flags = 0
             if attr.type == "nest":
-                nests[attr.nested] = self._class(self._netlink.nla, attr.nested)
                 flags = self._netlink.NLA_F_NESTED
+                if flat:
+                    kind = TYPES["binary"]
+                else:
+                    nests[attr.nested] = self._class(self._netlink.nla, attr.nested)
             table.append((attr.value, attr.name, kind, flags))
         return type(f"vcs_{attribute_set}", (base,), {"nla_map": tuple(table), "__slots__": (), **nests})
 
     def encode(self, command: str, values: Attributes) -> bytes:
         """Generic netlink header and attributes of a request (without the netlink header)."""
-        msg = self._message()
+        msg = self._request()
         msg["cmd"] = _spec.COMMANDS[command]
         msg["version"] = _spec.VERSION
         msg["attrs"] = list(self._listed(values))
@@ -94,14 +101,14 @@ class Codec:
         for name, value in values.items():
             if isinstance(value, list):
                 for nest in value:
-                    yield [name, {"attrs": list(self._listed(nest))}]
+                    yield [name, pack_nest(name, nest)]
             else:
                 yield [name, value]
 
     def decode(self, message: memoryview) -> tuple[str, Attributes]:
         """(command, attributes) of a whole message. Raises SwitchError EPROTO when it cannot be read."""
         try:
-            msg = self._message(bytes(message))
+            msg = self._answer(bytes(message))
             msg.decode()
             return COMMAND_NAMES.get(msg["cmd"], ""), self._values(msg)
         except Exception as e:
@@ -144,6 +151,22 @@ class Codec:
 def codec() -> Codec:
     """The one codec: building its classes takes ten milliseconds."""
     return Codec()
+
+
+NUMBERS = {"u32": struct.Struct("=HHI"), "u64": struct.Struct("=HHQ")}
+
+
+@cache
+def nest_table(name: str) -> dict[str, tuple[int, struct.Struct]]:
+    """(number, layout) by name of the attributes in the nest ``name``; nests hold numbers alone."""
+    nested = next(a.nested for a in _spec.ATTRIBUTE_SETS["vcs"] if a.name == name)
+    return {a.name: (a.value, NUMBERS[a.type]) for a in _spec.ATTRIBUTE_SETS[nested] if a.type in NUMBERS}
+
+
+def pack_nest(name: str, values: Mapping[str, int]) -> bytes:
+    """The attributes inside one nest. Raises KeyError, struct.error."""
+    table = nest_table(name)
+    return b"".join(table[key][1].pack(table[key][1].size, table[key][0], value) for key, value in values.items())
 
 
 def attribute_name(kind: int, nest: int) -> str:

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# ruff: noqa: PLR0917  (the calls are those of the ports)
 """The userland model of the switch: what vcs.ko does, without a kernel.
 
 One :class:`FakeSwitch` is one kernel; a port made by ``provider()``, ``consumer()`` or ``reader()`` is one

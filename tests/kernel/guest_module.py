@@ -14,6 +14,7 @@ import pytest
 from tests.kernel.contract_world import World, refused
 from tests.kernel.guest_contract import KernelBackend
 from vcs.errors import SwitchError
+from vcs.model import GroupFlags, GroupState, Phase
 from vcs.netlink import KernelSwitch
 
 MODULES = Path("/proc/modules")
@@ -77,3 +78,159 @@ def test_loading_and_unloading_again_and_again(backend: KernelBackend) -> None:
         world.wait_gone()
         world.provider.detach(world.handle, world.session)
         world.provider.cluster_del(world.handle)
+
+
+# --- the C interface, through vcs_test_consumer.ko --------------------------------------------------------------
+
+STATE = Path("/sys/kernel/debug/vcs_test_consumer/state")
+ACK = Path("/sys/kernel/debug/vcs_test_consumer/ack")
+CONSUMER = "vcs_test_consumer"
+
+
+class KernelConsumer:
+    """The module as a consumer of the group `kernel` in a world's cluster."""
+
+    def __init__(self, world: World, *options: str) -> None:
+        self.world = world
+        load(CONSUMER, f"cluster={world.handle}", *options)
+
+    def seen(self) -> dict[str, int]:
+        return {key: int(value) for key, value in (line.split() for line in STATE.read_text().splitlines())}
+
+    def wait(self, **expected: int) -> None:
+        """Until the module has seen all of this."""
+        self.world.wait(f"{CONSUMER} to see {expected}", lambda: expected.items() <= self.seen().items())
+
+    def unload(self) -> None:
+        """Its exit leaves the group and waits for that: the provider has to agree meanwhile."""
+        child = subprocess.Popen(["rmmod", CONSUMER])
+        try:
+            if self.world.provider_state() == "ATTACHED" and self.world.reader.groups(self.world.handle):
+                self.world.wait_state(GroupState.LEAVING, "kernel")
+                self.world.left("kernel")
+            assert child.wait(30) == 0
+        finally:
+            child.kill()
+            child.wait()
+
+
+@pytest.fixture
+def world(backend: KernelBackend) -> Iterator[World]:
+    world = World(backend)
+    yield world
+    if loaded(CONSUMER):
+        # A test failed: without a provider its exit needs nobody.
+        world.provider.close()
+        subprocess.run(["rmmod", CONSUMER], timeout=30, check=False)
+
+
+def test_a_kernel_consumer_goes_through_an_event(world: World) -> None:
+    world.view()
+    consumer = KernelConsumer(world)
+    world.wait("the group", lambda: bool(world.reader.groups(world.handle)))
+    assert world.group("kernel").state is GroupState.JOINING
+    world.stop(10, "kernel")
+    world.wait("the stop's acknowledgement", lambda: world.group("kernel").stopped)
+    world.start(10, world.me, world.peer, name="kernel")
+    world.wait("the start's acknowledgement", lambda: world.group("kernel").acked_phase is Phase.START)
+    world.finish(10, "kernel")
+    consumer.wait(stops=1, starts=1, finishes=1, event=10, event_members=2, lost=0, left=0)
+    assert consumer.seen()["ack_err"] == 0
+    assert consumer.seen()["nested"] == consumer.seen()["view_older"] == 0
+    consumer.unload()
+    assert world.reader.groups(world.handle) == []
+
+
+def test_a_kernel_consumer_is_notified_of_views(world: World) -> None:
+    world.view()
+    consumer = KernelConsumer(world, "group=")
+    generation = world.view(world.me)
+    consumer.wait(view_generation=generation, view_members=1)
+    for _ in range(50):
+        generation = world.view()
+    consumer.wait(view_generation=generation, view_members=2)
+    assert consumer.seen()["nested"] == consumer.seen()["view_older"] == 0
+    consumer.unload()
+
+
+def test_a_slow_kernel_consumer_holds_the_start_and_is_superseded(world: World) -> None:
+    world.view()
+    consumer = KernelConsumer(world, "ack=0")
+    world.stop(10, "kernel")
+    consumer.wait(stops=1, event=10)
+    with refused(errno.EPROTO):
+        world.start(10, name="kernel")
+    world.stop(11, "kernel")
+    consumer.wait(stops=2, event=11)
+    with pytest.raises(OSError) as caught:
+        ACK.write_text("10")
+    assert caught.value.errno == errno.ESTALE
+    assert not world.group("kernel").stopped
+    ACK.write_text("11")
+    assert world.group("kernel").stopped
+    world.start(11, name="kernel")
+    consumer.wait(starts=1, event=11)
+    consumer.unload()
+
+
+def test_a_kernel_consumer_acknowledges_later_from_elsewhere(world: World) -> None:
+    world.view()
+    consumer = KernelConsumer(world, "ack_delay_ms=100")
+    for event in (10, 11):
+        world.stop(event, "kernel")
+        world.wait("the stop's acknowledgement", lambda: world.group("kernel").stopped)
+        world.start(event, name="kernel")
+        world.wait("the start's", lambda: world.group("kernel").acked_phase is Phase.START)
+        world.finish(event, "kernel")
+    consumer.wait(stops=2, starts=2, finishes=2)
+    consumer.unload()
+
+
+def test_a_kernel_consumer_is_told_that_its_provider_was_killed(world: World) -> None:
+    """S15: lost() once, and the module can go at once, since leaving needs nobody (S21)."""
+    world.view()
+    consumer = KernelConsumer(world)
+    world.stop(10, "kernel")
+    consumer.wait(stops=1)
+    world.lose()
+    consumer.wait(lost=1, left=0)
+    assert world.group("kernel").state is GroupState.LOST
+    world.attach()
+    assert world.group("kernel").state is GroupState.LOST
+    assert "in use" in unload()
+    consumer.unload()
+    assert world.reader.groups(world.handle) == []
+
+
+def test_a_kernel_consumer_may_leave_from_within_a_callback(world: World) -> None:
+    world.view()
+    consumer = KernelConsumer(world, "leave_in_lost=1")
+    world.lose()
+    consumer.wait(lost=1, left=1, left_err=0)
+    consumer.unload()
+
+
+def test_a_refused_kernel_consumer_is_told_why(world: World) -> None:
+    consumer = KernelConsumer(world)
+    world.left("kernel", errno.EPERM)
+    consumer.wait(left=1, left_err=-errno.EPERM)
+    consumer.unload()
+
+
+def test_a_kernel_consumer_pins_its_cluster_and_the_module(world: World) -> None:
+    consumer = KernelConsumer(world, "group=")
+    assert "in use" in unload()
+    world.provider.detach(world.handle, world.session)
+    with refused(errno.EBUSY):
+        world.provider.cluster_del(world.handle)
+    consumer.unload()
+    world.provider.cluster_del(world.handle)
+
+
+def test_a_kernel_consumer_does_not_take_a_held_group(world: World) -> None:
+    world.consumer("kernel", GroupFlags.PERSISTENT)
+    done = subprocess.run(
+        ["modprobe", CONSUMER, f"cluster={world.handle}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert not loaded(CONSUMER)
