@@ -57,6 +57,8 @@ class Feeder:
     "Submitted, not delivered yet."
     view: InstallView | None = None
     durable: bytes = b""
+    durable_of: State | None = None
+    "The state that ``durable`` was last compared with: a change makes a new object."
     marked: set[tuple[int, int]] = field(default_factory=set)
     launched: set[tuple[int, int, int]] = field(default_factory=set)
     results: dict[tuple[int, int], FenceResult] = field(default_factory=dict)
@@ -116,6 +118,9 @@ class Feeder:
         return self.switch if self.switch is not None else {}
 
     def _persist(self, state: State) -> None:
+        if state is self.durable_of:
+            return
+        self.durable_of = state
         durable = canonical(persist.durable(state, self.local.nodeid))
         if durable != self.durable:
             self.durable = durable
@@ -179,6 +184,9 @@ class Feeder:
             elif held.state in (GroupState.JOINING, GroupState.MEMBER):
                 self.say(Join(name, int(held.level), int(held.flags)))
         else:
+            if held.event < group.event and me in group.stop_acks:
+                self.say(Leave(name, gone=True))  # another life of the group than the one that acknowledged: it begins anew
+                return
             if held.state == GroupState.LEAVING and me not in group.leavers:
                 self.say(Leave(name))
             self._event(group, held)

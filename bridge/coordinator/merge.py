@@ -213,8 +213,8 @@ def _reconcile(state: State, nodeid: int, said: Exchange) -> None:
         if not group.has(nodeid):
             continue
         report = reported.get(group.name)
-        if report is None:
-            groups.drop(group, nodeid)
+        if report is None or (report.event < group.event and nodeid in group.stop_acks):
+            groups.drop(group, nodeid)  # left while nobody could be told; what is reported is a new wish to join
         elif group.event and nodeid not in group.joins:
             ahead = report.event > group.event or (report.event == group.event and report.phase > group.phase)
             group.changed = group.changed or ahead

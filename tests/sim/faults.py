@@ -16,6 +16,8 @@ class Wires(Protocol):
     """The part of an engine's network that faults need."""
 
     def connect(self, sides: list[set[int]]) -> None: ...
+    def one_way(self, source: int, to: int) -> None: ...
+    def noise(self, level: float) -> None: ...
 
 
 class Faults:
@@ -27,6 +29,7 @@ class Faults:
             "power": self._power, "kill": self._kill, "kill_all": self._kill_all, "partition": self._partition,
             "singles": self._singles, "pause": self._pause, "device": self._device, "leave": self._leave, "unmount": self._unmount,
             "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
+            "one_way": self._one_way, "noise": self._noise,
         }
         chosen = [name for name in menu if self.rng.random() < 0.45] or ["power"]
         self.menu = [menu[name] for name in chosen]
@@ -58,9 +61,20 @@ class Faults:
                 machine.glue._hinted()
             else:
                 machine.power_on()
+        self._reset_alone()
+
+    def _reset_alone(self) -> None:
+        """Nobody else can fence the only node of a cluster: its administrator presses the button."""
+        machines = list(self.cluster.machines.values())
+        if len(machines) == 1:
+            daemon = machines[0].daemon
+            if daemon is not None and daemon.coordinator.state.obligations:
+                machines[0].power_off()
+            self.cluster.after(5 * SECOND, self._reset_alone)
 
     def everybody(self) -> None:
         self.wires.connect([set(self.cluster.machines)])
+        self.wires.noise(0.0)
 
     # --- the menu ---------------------------------------------------------------------------------------------------------
     def _some(self) -> int:
@@ -96,6 +110,16 @@ class Faults:
         self.wires.connect(self._split())
         self._heal_later()
 
+    def _one_way(self) -> None:
+        source, to = self._some(), self._some()
+        if source != to:
+            self.wires.one_way(source, to)
+            self._heal_later()
+
+    def _noise(self) -> None:
+        self.wires.noise(self.rng.choice((0.01, 0.05, 0.2)))
+        self._heal_later()
+
     def _singles(self) -> None:
         self.wires.connect([{n} for n in self.cluster.machines])
         self._heal_later()
@@ -105,8 +129,9 @@ class Faults:
         alone = self._some()
         self.cluster.device.mode = "slow"
         self.wires.connect([{alone}, set(self.cluster.machines) - {alone}])
-        others = [m for n, m in self.cluster.machines.items() if n != alone]
-        self.cluster.after(self.rng.randint(100, 1500) * MS, lambda: [m.power_off() for m in others] and None)
+        for nodeid, machine in self.cluster.machines.items():
+            if nodeid != alone:
+                self.cluster.after(self.rng.randint(100, 1500) * MS, machine.power_off)
         self.cluster.after(self.rng.randint(4, 14) * SECOND, self.everybody)
 
     def _pause(self) -> None:

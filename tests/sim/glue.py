@@ -6,6 +6,7 @@ A stop blocks new locks only; writing under the locks held goes on (SAFETY S4). 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,10 +72,8 @@ class Glue:
             return
         mount.wanted = False
         self._release_all(mount)
-        try:
+        with contextlib.suppress(SwitchError):  # it is gone already
             self.port.leave(HANDLE, mount.session, name)
-        except SwitchError:
-            pass
         self._hinted()
 
     # --- the switch's word ------------------------------------------------------------------------------------------------
@@ -128,6 +127,9 @@ class Glue:
             self.port.ack(HANDLE, mount.session, mount.name, group.event, phase)
         except SwitchError:
             self._hinted()  # overtaken: read again
+            return
+        if phase is Phase.STOP and not mount.wanted:
+            self.machine.world.left(self.machine, mount.name)  # unmounted and stopped: it holds nothing any more
 
     def _recovered(self, mount: Mount, group: Group) -> None:
         if self.mounts.get(mount.name) is not mount or mount.doing != (group.event, int(group.phase)):

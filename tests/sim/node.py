@@ -40,6 +40,7 @@ class EnginePort(Protocol):
     def start(self, who: Processor, sink: Callable[[EngineEvent], None]) -> None: ...
     def stop(self, nodeid: int) -> None: ...
     def submit(self, nodeid: int, payload: bytes) -> None: ...
+    def leave(self, nodeid: int) -> None: ...
     def pause(self, nodeid: int, paused: bool) -> None: ...
 
 
@@ -49,7 +50,9 @@ class Daemon:
     def __init__(self, machine: Machine, engine_incarnation: int) -> None:
         self.machine, self.world = machine, machine.world
         self.who = Processor(machine.nodeid, machine.boot, engine_incarnation)
-        self.dead = self._busy = self._saving = self._read_asked = False
+        self.dead = self._busy = self._saving = self._read_asked = self._dirty = False
+        self.compared: object = None
+        "What the checkers have compared last."
         self.born_with_lost = any(g.started for g in machine.lost_groups())
         self.port = machine.switch.provider()
         self.port.on_hints = self._hinted
@@ -86,6 +89,9 @@ class Daemon:
                 what = self._inputs.popleft()
                 self._effects.extend(self.coordinator.handle(what, self.world.now))
                 self.world.handled(self)
+            elif self._dirty:
+                self._dirty = False  # read only when nothing is under way: what is read is what our last order led to
+                self._inputs.append(co.LocalGroups(tuple(self.port.groups(HANDLE))))
             else:
                 break
         self._busy = False
@@ -155,7 +161,8 @@ class Daemon:
         if not self._attached():
             self.machine.daemon_died()  # the lease ran out: the seat is lost, the process ends
             return
-        self.feed(co.LocalGroups(tuple(self.port.groups(HANDLE))))
+        self._dirty = True
+        self._pump()
 
     def _reread(self) -> None:
         if not self.dead:
@@ -266,7 +273,7 @@ class Machine:
         assert daemon is not None
         self.world.trace(f"{self.nodeid} left_cluster")
         daemon.dead = True
-        self.world.engine.stop(self.nodeid)
+        self.world.engine.leave(self.nodeid)
         try:
             daemon.port.detach(HANDLE, daemon.session)
         except SwitchError:

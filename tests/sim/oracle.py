@@ -71,6 +71,9 @@ class Oracle:
         if self.seats.pop(nodeid, None) is not None:
             self.changed()
 
+    def leave(self, nodeid: int) -> None:
+        self.stop(nodeid)
+
     def submit(self, nodeid: int, payload: bytes) -> None:
         seat = self.seats.get(nodeid)
         if seat is not None:
@@ -85,6 +88,14 @@ class Oracle:
     def connect(self, sides: list[set[int]]) -> None:
         self.sides = sides
         self.changed()
+
+    def one_way(self, source: int, to: int) -> None:
+        """A correct engine makes two sides of a link that works one way; which of the two stays with the rest is its choice."""
+        alone = self.rng.choice((source, to))
+        self.connect([{alone}, set(self.seats) - {alone}])
+
+    def noise(self, level: float) -> None:
+        """The order hides it."""
 
     # --- the order --------------------------------------------------------------------------------------------------------
     def _send(self, seat: Seat) -> None:
@@ -173,7 +184,7 @@ class Oracle:
             assert ring is not None
             self._end(ring, sorted(n for n in side if self.seats[n].ring is ring))
         seq = max(self.ring_seq.get(n, 0) for n in side) + 4
-        members = tuple(sorted((self.seats[n].who for n in side)))
+        members = tuple(sorted(self.seats[n].who for n in side))
         zero = {m.nodeid: 0 for m in members}
         new = Ring(RingId(seq, min(side)), members, received=dict(zero), delivered=dict(zero), began=dict.fromkeys(zero, self.world.now))
         for n in sorted(side):

@@ -111,7 +111,8 @@ class GroupCheckers:
                 continue
             lost = [g.name for g in machine.lost_groups() if g.started and g.flags & GroupFlags.NEEDS_FENCE]
             if other.born_with_lost and lost:
-                self.fail("restarted_admitted", f"node {member.nodeid} is in the view {e.ring} of node {daemon.machine.nodeid}, with {lost}")
+                where = f"the view {e.ring} of node {daemon.machine.nodeid}"
+                self.fail("restarted_admitted", f"node {member.nodeid} is in {where}, with {lost}")
 
     def refused(self, daemon: Daemon, effect: co.Effect, error: SwitchError) -> None:
         """ENOENT: the group went meanwhile. A lease that ran out shows as a start refused or as a lost seat. The rest is our fault."""
@@ -133,7 +134,9 @@ class GroupCheckers:
             if other.daemon is None or other.daemon is daemon or not other.daemon.coordinator.deciding:
                 continue
             theirs = other.daemon.coordinator
-            if theirs.ring != c.ring and not set(theirs.members) & set(c.members):
+            if other.paused or theirs.ring == c.ring:
+                continue
+            if {m.nodeid for m in theirs.members}.isdisjoint(m.nodeid for m in c.members):
                 self.fail("two_quorate_sides", f"{c.ring} {c.state.ring_members} and {theirs.ring} {theirs.state.ring_members}")
         self._same(daemon)
 
@@ -141,9 +144,10 @@ class GroupCheckers:
         """Members of one configuration that have applied as much hold the same state."""
         c = daemon.coordinator
         key = (c.ring, c.state.version)
-        held = self.digests.get(key)
-        if held is not None and held[1] == daemon.machine.nodeid:
+        if daemon.compared == key:
             return
+        daemon.compared = key
+        held = self.digests.get(key)
         digest = c.state.digest()
         if held is None:
             self.digests[key] = (digest, daemon.machine.nodeid)
