@@ -20,6 +20,7 @@ FSNAME = "shared"
 MOUNTPOINT = "/mnt/shared"
 SHARED_DISK = "/dev/vdd"
 SYSFS = "/sys/kernel/vcs"
+DLM = "/sys/kernel/config/dlm/cluster"
 WORKLOAD = "/tmp/workload.py"
 KEY = "6b1f" * 16
 "A key for virtual machines that live for minutes; a real one comes from `vcs keygen`."
@@ -70,6 +71,15 @@ class VcsCluster:
         self.lab.each(lambda m: self.install(m.spec.node), *chosen)
         self.lab.each(lambda m: self.start(m.spec.node), *chosen)
         self.wait_quorate(*chosen)
+        self.wait_dlm(*chosen)
+
+    def wait_dlm(self, *nodes: int, timeout: float = 60) -> None:
+        """Until dlm_glue has given the DLM of ``nodes`` its own address: from then on lockspaces can be made."""
+        self.wait(
+            lambda: all(self[n].read(f"{DLM}/comms/{n}/local").strip() == "1" for n in nodes),
+            timeout,
+            f"dlm_glue's comms on nodes {list(nodes)}",
+        )
 
     def leave(self, node: int, timeout: float = 30) -> None:
         """A clean leave; vcsd ends by itself."""

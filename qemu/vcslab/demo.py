@@ -7,6 +7,7 @@ Run by ``make demo``. Exit status 0 only if every step was seen in the system's 
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
 import time
@@ -95,6 +96,7 @@ def main() -> int:
     parser.add_argument("--limit-ms", type=float, default=0, help="fail if the median of 'all write' is above")
     options = parser.parse_args()
     began = time.monotonic()
+    shutil.rmtree(options.artifacts, ignore_errors=True)  # an earlier run's logs must not be taken for this one's
     with step("machines boot"):
         lab = Cluster(nodes=len(NODES), kernel=options.kernel, shared_disk_mib=512, artifacts=options.artifacts)
         lab.__enter__()

@@ -39,7 +39,15 @@ def tree(tmp_path: Path) -> Path:
     root = tmp_path / "sysfs"
     (root / "providers").mkdir(parents=True)
     cluster(root, "h1", "alpha")
+    comm(tmp_path, "1", "1")
+    comm(tmp_path, "2", "0")
     return root
+
+
+def comm(tmp_path: Path, nodeid: str, local: str) -> None:
+    folder = tmp_path / "dlm" / "comms" / nodeid
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "local").write_text(local + "\n")
 
 
 def cluster(root: Path, handle: str, name: str, state: str = "attached", quorate: str = "1") -> None:
@@ -51,7 +59,7 @@ def cluster(root: Path, handle: str, name: str, state: str = "attached", quorate
 
 def refused(capsys: pytest.CaptureFixture[str], tree: Path, *arguments: str) -> str:
     """The one line that a refused mount prints."""
-    assert mount_gfs2.main(list(arguments), str(tree)) == 32
+    assert mount_gfs2.main(list(arguments), str(tree), str(tree.parent / "dlm"), 0.0) == 32
     line = capsys.readouterr().err
     assert line.startswith("mount.gfs2: ") and line.count("\n") == 1
     return line[12:-1]
@@ -68,7 +76,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, tree: Path, *arguments: str) -> li
 
     monkeypatch.setattr(os, "execvp", execvp)
     with pytest.raises(Executed):
-        mount_gfs2.main(list(arguments), str(tree))
+        mount_gfs2.main(list(arguments), str(tree), str(tree.parent / "dlm"), 0.0)
     return ran[0]
 
 
@@ -78,6 +86,12 @@ def test_a_mount_that_can_work(tmp_path: Path, tree: Path, monkeypatch: pytest.M
     assert executed(monkeypatch, tree, device, "/mnt", "-sv", "-N", "7", "-o", "rw,noatime", "-t", "gfs2", "-o", "acl") == [
         "mount", "-i", "-t", "gfs2", "-sv", "-N", "7", "-o", "rw,noatime,acl", "--", device, "/mnt",
     ]  # fmt: skip
+
+
+def test_the_dlm_has_no_address_yet(tmp_path: Path, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    comm(tmp_path, "1", "0")
+    line = refused(capsys, tree, image(tmp_path / "d"), "/mnt")
+    assert line.startswith("dlm_glue has not set the DLM up") and str(tmp_path / "dlm" / "comms") in line
 
 
 def test_another_cluster(tmp_path: Path, tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

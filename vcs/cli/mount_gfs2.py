@@ -10,8 +10,12 @@ starts quickly and can be installed as it is.
 
 import os
 import sys
+import time
 
 SYSFS = "/sys/kernel/vcs"
+DLM = "/sys/kernel/config/dlm/cluster"
+DLM_WAIT_S = 30.0
+"How long a mount waits for dlm_glue to give the DLM its own address, which is the last step of a node's start."
 MAGIC = (0x01161970).to_bytes(4, "big")
 "gfs2_ondisk.h: GFS2_MAGIC"
 SUPERBLOCK = 64 << 10
@@ -128,7 +132,25 @@ def check(device: str, table: str, root: str) -> None:
         raise Refused(f"cluster {cluster!r} is not quorate (members {members}); start vcsd on more nodes, `vcs why` says what is missing")
 
 
-def decide(device: str, options: list[str], root: str = SYSFS) -> None:
+def dlm_ready(dlm: str) -> bool:
+    """Has the DLM its local address? Without one a join fails (6.1: ENOTCONN; 6.12 has lost a check there)."""
+    try:
+        nodes = os.listdir(f"{dlm}/comms")
+    except OSError:
+        return False
+    return any(attribute(dlm, "comms", node, "local") == "1" for node in nodes)
+
+
+def wait_for_dlm(dlm: str, limit_s: float) -> None:
+    """A mount right after the node's start: configfs has no notification, so it is looked at until it is ready. Raises Refused."""
+    deadline = time.monotonic() + limit_s
+    while not dlm_ready(dlm):
+        if time.monotonic() >= deadline:
+            raise Refused(f"dlm_glue has not set the DLM up ({dlm}/comms has no local node); see vcsd's log, `vcs events`")
+        time.sleep(0.1)
+
+
+def decide(device: str, options: list[str], root: str = SYSFS, dlm: str = DLM, wait_s: float = DLM_WAIT_S) -> None:
     """Raises Refused if this mount must not be tried."""
     if "remount" in options:
         return
@@ -136,9 +158,10 @@ def decide(device: str, options: list[str], root: str = SYSFS) -> None:
     if (option(options, "lockproto") or proto) == "lock_nolock":
         return
     check(device, option(options, "locktable") or table, root)
+    wait_for_dlm(dlm, wait_s)
 
 
-def main(arguments: list[str] | None = None, root: str = SYSFS) -> int:
+def main(arguments: list[str] | None = None, root: str = SYSFS, dlm: str = DLM, wait_s: float = DLM_WAIT_S) -> int:
     """Checks, then becomes ``mount -i``. Returns only when the mount was refused."""
     try:
         device, directory, options, passed = parse(sys.argv[1:] if arguments is None else arguments)
@@ -146,7 +169,7 @@ def main(arguments: list[str] | None = None, root: str = SYSFS) -> int:
         print(f"mount.gfs2: {error}; usage: mount.gfs2 DEVICE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS]", file=sys.stderr)
         return EXIT_USAGE
     try:
-        decide(device, options, root)
+        decide(device, options, root, dlm, wait_s)
     except Refused as refusal:
         print(f"mount.gfs2: {refusal}", file=sys.stderr)
         return EXIT_FAILED
