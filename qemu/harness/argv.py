@@ -46,7 +46,7 @@ def qemu_argv(spec: MachineSpec, fds: Descriptors) -> list[str]:
 
 
 def _disks(spec: MachineSpec) -> list[str]:
-    """vda root, vdb kernel modules, vdc payload, vdd... shared (serials: root, modules, payload, shared0...)."""
+    """vda root, vdb kernel modules, vdc payload, vdd... shared, then the node's own (serials: root, modules, payload, shared0..., own)."""
     argv: list[str] = []
     own = (("root", spec.root, "snapshot=on,cache=unsafe"), ("modules", spec.kernel.modules_image, "readonly=on"),
            ("payload", spec.payload, "readonly=on"))
@@ -58,6 +58,9 @@ def _disks(spec: MachineSpec) -> list[str]:
         name = f"shared{number}"
         argv += ["-drive", f"if=none,id={name},format=raw,file={path},file.locking=off,cache={cache},discard=unmap"]
         argv += ["-device", f"virtio-blk-pci,drive={name},serial={name},share-rw=on"]
+    if spec.own_disk is not None:
+        argv += ["-drive", f"if=none,id=own,format=raw,file={spec.own_disk},file.locking=off,cache=writeback"]
+        argv += ["-device", "virtio-blk-pci,drive=own,serial=own"]
     return argv
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import ClassVar, TypeVar
 
 from harness import accel, image, kernels, payload
+from harness.cache import run
 from harness.console import SplatWatch
 from harness.errors import KernelSplat, LabError, LabTimeout
 from harness.machine import BOOT_LIMIT_S, ClockOffset, Machine
@@ -25,6 +26,7 @@ from harness.timeline import Timeline
 
 T = TypeVar("T")
 POLL_S = 0.1
+OWN_DISK_MIB = 32
 
 #: for a failed test: processes, what blocked ones wait in, the state of DLM and the switch
 DIAGNOSIS = r"""
@@ -89,12 +91,20 @@ class Cluster:
         for node in range(1, nodes + 1):
             spec = MachineSpec(
                 node, self.kernel, root, source, mode, tsc, memory_mib, cpus, disks,
-                _supports_direct_io(Path(self._disks.name)), append,
+                _supports_direct_io(Path(self._disks.name)), append, self._make_own_disk(node),
             )
             self._machines[node] = Machine(
                 spec, self.artifacts / spec.name, self.splats, self.timeline, self.power.answer, self.network.plug
             )
         Cluster.live.append(self)
+
+    def _make_own_disk(self, node: int) -> Path:
+        """What a machine's own disk is to it: the only place where something written before a power cut is found after it."""
+        path = Path(self._disks.name) / f"own{node}.img"
+        with open(path, "wb") as file:
+            file.truncate(OWN_DISK_MIB << 20)
+        run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "own", str(path)])
+        return path
 
     def _make_disks(self, size_mib: int, count: int) -> tuple[Path, ...]:
         paths = [Path(self._disks.name) / f"shared{n}.img" for n in range(count if size_mib else 0)]

@@ -26,6 +26,7 @@ class MachineSpec:
     shared_disks: tuple[Path, ...] = ()
     direct_io: bool = True  #: the shared disks' file system can do O_DIRECT
     append: str = ""  #: added to the kernel's command line
+    own_disk: Path | None = None  #: a small ext4 of the node's own that outlives its power (serial: own)
 
     @property
     def name(self) -> str:

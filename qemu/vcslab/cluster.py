@@ -60,6 +60,8 @@ class VcsCluster:
         m.run("modprobe vcs && modprobe dlm && modprobe gfs2", timeout=60, check=True)
         m.write(WORKLOAD, self._workload)
         m.run(["mkdir", "-p", MOUNTPOINT], check=True)
+        # /var/lib/vcs outlives the power: obligations and ring sequences are read back after a reboot (SAFETY S6)
+        m.run("mkdir -p /var/lib/vcs && mount /dev/disk/by-id/virtio-own /var/lib/vcs", check=True)
 
     def start(self, node: int, *, log: str = "vcsd") -> None:
         """Start vcsd and return; see wait_quorate."""
