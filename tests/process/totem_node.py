@@ -3,7 +3,8 @@
 
     python -m tests.process.totem_node NODEID NODES PORT STATE_DIR [key=value of TotemConfig ...]
 
-Commands: ``submit TEXT``, ``safe TEXT``, ``flood COUNT SIZE`` (as fast as the queue takes them), ``status``, ``leave``.
+Commands: ``submit TEXT``, ``safe TEXT``, ``flood COUNT SIZE`` (as fast as the queue takes them), ``quiet`` (messages are no longer
+printed), ``status``, ``leave``.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from vcs.errors import VcsError
 KEY = bytes(range(32))
 
 
-def cluster(nodes: int, port: int, name: str = "udp", key: bytes = KEY, **totem: int) -> ClusterConfig:
+def cluster(nodes: int, totem: TotemConfig) -> ClusterConfig:
     members = tuple(NodeConfig(n, f"n{n}", (f"127.0.77.{n}",)) for n in range(1, nodes + 1))
-    return ClusterConfig(name, members, key, totem=TotemConfig(port=port, **totem))
+    return ClusterConfig("udp", members, KEY, totem=totem)
 
 
 def say(kind: str, **fields: object) -> None:
@@ -51,7 +52,7 @@ async def main() -> None:
             case _:
                 say("health", nodeid=event.nodeid, what=event.what)
 
-    config = cluster(nodes, port, **totem)
+    config = cluster(nodes, TotemConfig(port=port, **totem))
     local = Processor(nodeid, int.from_bytes(os.urandom(7), "big") + 1, int.from_bytes(os.urandom(7), "big") + 1)
     engine = TotemEngine(EngineContext(config, local, state_dir, sink, lambda _name, _fields: None))
     await engine.start()
@@ -65,7 +66,6 @@ async def main() -> None:
             case "safe":
                 engine.submit(rest.encode(), Order.SAFE)
             case "flood":
-                quiet = True
                 count, size = map(int, rest.split())
                 left, told = count, 0
                 began = time.monotonic()
@@ -78,7 +78,8 @@ async def main() -> None:
                         pass
                     await asyncio.sleep(0.001)
                 say("flooded", count=count, seconds=time.monotonic() - began)
-                quiet = False
+            case "quiet":
+                quiet = True
             case "status":
                 say("status", cpu=time.process_time(), **engine.status())
             case "leave":

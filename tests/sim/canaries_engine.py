@@ -72,7 +72,7 @@ class RingSeqNotPersisted(Canary):
     """The write of the ring sequence is left out."""
 
     def host(self, host: EngineHost) -> None:
-        host.persist = lambda _ring_seq: None  # type: ignore[method-assign]
+        host.persist = lambda ring_seq: None  # type: ignore[method-assign]
 
 
 def _no_obligations(old: tuple[Processor, ...], entries: list[Entry]) -> tuple[int, bool]:

@@ -54,7 +54,9 @@ class Plan:
     safe: float
     sizes: tuple[int, ...]
     sniper: float
-    "How often a node is cut off at the very moment when it or another installs a ring."
+    "How often the nodes are cut apart at the very moment when one of them installs a ring."
+    together: bool = False
+    "Only when that node comes from its old ring together with others: then these hold a promise, and no ring."
 
     @classmethod
     def draw(cls, rng: Random) -> Plan:
@@ -80,12 +82,13 @@ class Plan:
         return cls(
             nodes=rng.choice((4, 5)),
             config=FAST,
-            step_ns=rng.choice((60 * MS, 150 * MS)),
-            weights={"mute": 8, "heal": 4, "restart": 2, "resume": 1, "calm": 2},
-            submit_ns=4 * MS,
+            step_ns=rng.choice((100 * MS, 200 * MS)),
+            weights={"mute": 6, "heal": 6, "restart": 2, "resume": 1},
+            submit_ns=2 * MS,
             safe=0.6,
-            sizes=(600,),
+            sizes=(400,),
             sniper=0.7,
+            together=True,
         )
 
 
@@ -98,11 +101,17 @@ class EngineRun:
         self.record = Record()
         self.nodes = {n: Node(self.world, self.network, n, self._program) for n in self.network.nodes}
         self.checkers: list[Checker] = all_checkers(self.record, self.nodes)
+        self.watchers = {
+            what: [c for c in self.checkers if c.watches(what)] for what in ("on_configuration", "on_message", "after_event")}
         self.hosts: dict[int, EngineHost] = {}
         self.count = 0
         self.faulty = True
         for node in self.nodes.values():
-            node.on_crash.append(lambda n: self.record.dead.add(n.processor) if n.processor else None)
+            node.on_crash.append(self._died)
+
+    def _died(self, node: Node) -> None:
+        if node.processor is not None:
+            self.record.dead.add(node.processor)
 
     # --- nodes --------------------------------------------------------------------------------------------------------------
 
@@ -121,19 +130,19 @@ class EngineRun:
     def told(self, node: Node, p: Processor, event: EngineEvent) -> None:
         if isinstance(event, Configuration):
             self.world.trace("conf", p.nodeid, event.kind.name, event.ring, [m.nodeid for m in event.members])
-            for checker in self.checkers:
+            for checker in self.watchers["on_configuration"]:
                 checker.on_configuration(p, event)
             self.record.periods.setdefault(p, []).append(Period(event))
             if event.kind is Kind.REGULAR and self.faulty:
-                self._snipe()
+                self._snipe(p)
         elif isinstance(event, Message):
             self.world.trace("told", p.nodeid, event.sender.nodeid, event.ring, event.seq, event.payload[:20])
-            for checker in self.checkers:
+            for checker in self.watchers["on_message"]:
                 checker.on_message(p, event)
             self.record.periods[p][-1].messages.append(event)
 
     def after_event(self, node: Node, host: EngineHost) -> None:
-        for checker in self.checkers:
+        for checker in self.watchers["after_event"]:
             checker.after_event(node, host)
 
     def submit(self, host: EngineHost) -> bytes:
@@ -152,17 +161,23 @@ class EngineRun:
 
     # --- faults -------------------------------------------------------------------------------------------------------------
 
-    def _snipe(self) -> None:
+    def _snipe(self, p: Processor) -> None:
         rng = self.world.rng("sniper")
+        if self.plan.together and len(self.record.periods[p][-2:][0].conf.members) < 2:
+            return
         if rng.random() < self.plan.sniper:
             victims = rng.sample(self.network.nodes, len(self.network.nodes))
-            at = rng.choice((0, MS // 2, 2 * MS))
+            at = 0 if self.plan.together else rng.choice((0, MS // 2, 2 * MS))
             self.world.trace("snipe", victims, at)
             if rng.random() < 0.25:
-                self.world.after(at, lambda: self.nodes[victims[0]].crash() if self.faulty else None)
+                self.world.after(at, lambda: self._strike(victims[0]))
             else:
                 first, second = sorted((rng.randint(1, len(victims)), rng.randint(1, len(victims))))
                 self.world.after(at, lambda: self._cut([victims[:first], victims[first:second], victims[second:]]))
+
+    def _strike(self, nodeid: int) -> None:
+        if self.faulty:
+            self.nodes[nodeid].crash()
 
     def _cut(self, groups: list[list[int]]) -> None:
         if self.faulty:
@@ -269,9 +284,12 @@ class EngineRun:
             node.start()
         self.world.after(20 * MS, self._load)
         self.world.after(self.world.rng("faults").randrange(400 * MS), self._fault)
-        self.world.run(self.world.now + SAFETY_NS, lambda: self.world.events >= SAFETY_EVENTS)
+        self.world.run(self.world.now + SAFETY_NS, self._enough)
         self._live()
         self._at_end()
+
+    def _enough(self) -> bool:
+        return self.world.events >= SAFETY_EVENTS
 
     def _at_end(self) -> None:
         for checker in self.checkers:
@@ -317,15 +335,15 @@ class _Host(EngineHost):
 
     def __init__(self, run: EngineRun, node: Node, processor: Processor) -> None:
         super().__init__(node, processor, lambda event: run.told(node, processor, event), run.plan.config)
-        self._report = lambda: run.after_event(node, self)
+        self._run_of = run
 
     def datagram(self, data: bytes) -> None:
         super().datagram(data)
-        self._report()
+        self._run_of.after_event(self.node, self)
 
     def tick(self) -> None:
         super().tick()
-        self._report()
+        self._run_of.after_event(self.node, self)
 
 
 def run_engine_seed(seed: int | str, canary: str | None = None) -> Result:

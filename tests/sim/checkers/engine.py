@@ -38,6 +38,7 @@ class Record:
     submitted: dict[bytes, tuple[Processor, bool]] = field(default_factory=dict)
     "payload -> (sender, safe); payloads are unique."
     dead: set[Processor] = field(default_factory=set)
+    _delivered: dict[tuple[Processor, RingId], set[bytes]] = field(default_factory=dict)
 
     def regular_before(self, p: Processor, index: int) -> RingId | None:
         """The regular configuration that the period ``index`` is, or comes from."""
@@ -51,7 +52,13 @@ class Record:
         return next((i for i, x in enumerate(self.periods.get(p, ())) if x.conf.ring == ring and x.conf.kind is Kind.REGULAR), None)
 
     def delivered_in(self, p: Processor, ring: RingId) -> set[bytes]:
-        """Payloads that ``p`` delivered in ``ring`` or its transitional successor."""
+        """Payloads that ``p`` delivered in ``ring`` or its transitional successor. Only at the end: the answer is kept."""
+        out = self._delivered.get((p, ring))
+        if out is None:
+            out = self._delivered[p, ring] = self._collect(p, ring)
+        return out
+
+    def _collect(self, p: Processor, ring: RingId) -> set[bytes]:
         at = self.installed(p, ring)
         if at is None:
             return set()
@@ -82,6 +89,11 @@ class Checker:
     def on_message(self, p: Processor, message: Message) -> None: ...
 
     def after_event(self, node: Node, host: EngineHost) -> None: ...
+
+    @classmethod
+    def watches(cls, what: str) -> bool:
+        """This checker has its own method for ``what``: the others need not be called."""
+        return getattr(cls, what) is not getattr(Checker, what)
 
     def at_end(self) -> None: ...
 
