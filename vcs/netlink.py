@@ -68,6 +68,7 @@ class Codec:
         self.controller: int = self._netlink.GENL_ID_CTRL
         self._request = self._class(self._netlink.genlmsg, "vcs", flat=True)
         self._answer = self._class(self._netlink.genlmsg, "vcs")
+        self._strings = {a.name for a in _spec.ATTRIBUTE_SETS["vcs"] if a.type == "string"}
         self._multi = {a.name for attrs in _spec.ATTRIBUTE_SETS.values() for a in attrs if a.multi}
 
     def _class(self, base: type, attribute_set: str, flat: bool = False) -> Any:
@@ -102,6 +103,8 @@ class Codec:
             if isinstance(value, list):
                 for nest in value:
                     yield [name, pack_nest(name, nest)]
+            elif isinstance(value, str):
+                yield [name, value.encode("utf-8", "surrogateescape")]
             else:
                 yield [name, value]
 
@@ -121,7 +124,11 @@ class Codec:
             if slot.name in self._multi:
                 values.setdefault(slot.name, []).append(self._values(slot.value))
             elif slot.name not in ("pad", "UNKNOWN"):
-                values[slot.name] = slot.value
+                value = slot.value
+                if isinstance(value, bytes) and slot.name in self._strings:
+                    # Not UTF-8: the kernel takes any bytes, and one odd name must not hide all others.
+                    value = value.decode("utf-8", "surrogateescape")
+                values[slot.name] = value
         return values
 
     def family(self) -> bytes:

@@ -285,6 +285,17 @@ def test_clusters(far: FakeKernel, port: KernelSwitch) -> None:
     assert port.clusters() == []
 
 
+def test_names_that_are_not_utf8_go_through(far: FakeKernel, port: KernelSwitch) -> None:
+    """Anybody with the right can make one; reading must go on, and it must be possible to delete it."""
+    odd = b"c\xff".decode("utf-8", "surrogateescape")
+    dumps(far, "cluster-get", {"handle": odd, "name": "n", "nodeid": 1, "provider-state": 0, "change-seq": 3})
+    (cluster,) = port.clusters()
+    assert cluster.handle == odd
+    far.handler = lambda request, seq: [ack(seq, request)]
+    port.cluster_del(cluster.handle)
+    assert b"c\xff\0" in far.requests[-1]
+
+
 VIEW = {"handle": "c", "generation": 3, "ring-seq": 8, "ring-rep": 1, "view-flags": 1, "nr-members": 3}
 
 
