@@ -91,7 +91,8 @@ class Glue:
         self._log = log
         self._sessions: dict[str, int] = {}
         self._recorded = b""
-        self._queue: deque[Input] = deque()
+        self._queue: deque[Input | None] = deque()
+        "None: read the switch, when its turn comes and not before. A reading from before a join would say that the group is gone."
         self._feeding = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._poll_since = 0.0
@@ -191,12 +192,11 @@ class Glue:
 
     def on_hints(self) -> None:
         self._switch.hints()
-        self.feed(self._read())
+        self.feed(None)
 
     def on_tick(self) -> None:
         self._later("tick", TICK_S, self.on_tick)
-        self.feed(self._read())
-        self.feed(Tick())
+        self.feed(None, Tick())
 
     def on_uevents(self) -> None:
         heard, overrun = self._listen()
@@ -246,7 +246,7 @@ class Glue:
 
     # --- the plan ---------------------------------------------------------------------------------------------------------------------
 
-    def feed(self, *inputs: Input) -> None:
+    def feed(self, *inputs: Input | None) -> None:
         """Take the inputs in, and whatever follows from them at once. Not re-entrant: an input of an effect waits its turn."""
         self._queue.extend(inputs)
         if self._feeding:
@@ -254,7 +254,7 @@ class Glue:
         self._feeding = True
         try:
             while self._queue:
-                self._one(self._queue.popleft())
+                self._one(self._queue.popleft() or self._read())
         finally:
             self._feeding = False
         recovering = any(s.run is Run.RECOVERING for s in self.state.spaces.values())
@@ -276,7 +276,7 @@ class Glue:
         for effect in effects:
             read_again |= self._execute(effect)
         if read_again:
-            self._queue.append(self._read())
+            self._queue.append(None)
         for name in before.spaces.keys() - self.state.spaces.keys():
             self._lanes.end(name)
             self._sessions.pop(name, None)
@@ -303,9 +303,13 @@ class Glue:
             case Teardown():
                 self._work(effect.lockspace, effect, lambda: self._applier.teardown(effect))
             case Answer():
-                self._journal.answering(effect.pending)
-                self._work(effect.lockspace, effect, lambda: self._applier.answer(effect))
+                self._work(effect.lockspace, effect, lambda: self._answer(effect))
         return False
+
+    def _answer(self, effect: Answer) -> None:
+        """In the lane's thread, so that dying between the two lines is all that can leave a caller without an answer."""
+        self._journal.answering(effect.pending)
+        self._applier.answer(effect)
 
     def _call(self, effect: Join | Leave | Ack) -> Done:
         name = effect.lockspace

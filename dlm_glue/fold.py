@@ -106,7 +106,7 @@ def _feed_tick(state: State) -> State:
         )
         if s.doubt:
             # Seconds went by without a sign of a recovery: control=1 was never written.
-            spaces[name] = replace(spaces[name], doubt=False, run=Run.UNKNOWN, event=0)
+            spaces[name] = replace(spaces[name], run=Run.UNKNOWN)
     return replace(state, spaces=spaces, comms_failed=False)
 
 
@@ -160,7 +160,10 @@ def _feed_space_done(
                 return _with(state, replace(space, busy=False, hold=True)), (bad,)
             group = state.groups.get(name)
             fields = {"lockspace": name, "group_event": group.event if group else 0}
-            return _with(state, replace(space, busy=False, run=Run.STOPPED)), (Note("ls_stopped", fields),)
+            # A start in doubt is one no more, and may be made again.
+            event = 0 if space.doubt else space.event
+            stopped = replace(space, busy=False, run=Run.STOPPED, event=event, doubt=False)
+            return _with(state, stopped), (Note("ls_stopped", fields),)
         case Clear():
             failed = _group_event(state, name) if error else space.failed
             return _with(state, replace(space, busy=False, failed=failed)), (bad,) if error else ()

@@ -15,6 +15,7 @@ window is one system call, and hanging one mount is the lesser evil.
 from __future__ import annotations
 
 import os
+import threading
 
 from dlm_glue.state import OFFLINE, ONLINE, Pending
 
@@ -37,10 +38,11 @@ def parse(data: bytes) -> tuple[int, tuple[Pending, ...]]:
 
 
 class Journal:
-    """``fd`` is inherited or our own. Each change is one write, complete before it returns."""
+    """``fd`` is inherited or our own. Each change is one write, complete before it returns; any thread may make it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._lock = threading.Lock()
         size = os.fstat(fd).st_size
         data = os.pread(fd, size, 0)
         self._seq, left = parse(data)
@@ -57,34 +59,38 @@ class Journal:
     @property
     def pending(self) -> tuple[Pending, ...]:
         """Entries whose event_done is not begun, oldest first."""
-        return tuple(self._waiting.values())
+        with self._lock:
+            return tuple(self._waiting.values())
 
     def add(self, action: str, lockspace: str) -> Pending | None:
         """None if this very request is here already: the kernel has one waiter per lockspace, so it was heard twice (found by looking
         at /sys/kernel/dlm, then told by its uevent)."""
         assert action in (ONLINE, OFFLINE)
-        if any((p.action, p.lockspace) == (action, lockspace) for p in self._waiting.values()):
-            return None
-        self._seq += 1
-        pending = Pending(self._seq, action, lockspace)
-        self._open.add(pending.seq)
-        self._waiting[pending.seq] = pending
-        self._append(f"+ {pending.seq} {action} {lockspace}\n")
-        return pending
+        with self._lock:
+            if any((p.action, p.lockspace) == (action, lockspace) for p in self._waiting.values()):
+                return None
+            self._seq += 1
+            pending = Pending(self._seq, action, lockspace)
+            self._open.add(pending.seq)
+            self._waiting[pending.seq] = pending
+            self._append(f"+ {pending.seq} {action} {lockspace}\n")
+            return pending
 
     def answering(self, pending: Pending) -> None:
-        """Before event_done is written."""
-        self._waiting.pop(pending.seq, None)
-        self._append(f"? {pending.seq}\n")
+        """Right before event_done is written, in the thread that does it."""
+        with self._lock:
+            self._waiting.pop(pending.seq, None)
+            self._append(f"? {pending.seq}\n")
 
     def answered(self, pending: Pending) -> None:
         """After it, or when there is nobody any more who could be answered."""
-        self._waiting.pop(pending.seq, None)
-        self._append(f"! {pending.seq}\n")
-        self._open.discard(pending.seq)
-        if not self._open and self._end > COMPACT_BYTES:
-            os.ftruncate(self._fd, 0)
-            self._end = 0
+        with self._lock:
+            self._waiting.pop(pending.seq, None)
+            self._append(f"! {pending.seq}\n")
+            self._open.discard(pending.seq)
+            if not self._open and self._end > COMPACT_BYTES:
+                os.ftruncate(self._fd, 0)
+                self._end = 0
 
     def close(self) -> None:
         os.close(self._fd)

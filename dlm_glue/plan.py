@@ -73,6 +73,10 @@ def _acked(group: Group, space: Space, phase: Phase) -> bool:
     return (group.acked_event == group.event and group.acked_phase >= phase) or (event == group.event and done >= phase)
 
 
+def _target(group: Group) -> dict[int, Who]:
+    return {m.nodeid: Who(m.incarnation, m.join_id) for m in group.members}
+
+
 class _Plan:
     """One decision under way: working copies of what decide() may change."""
 
@@ -95,15 +99,16 @@ class _Plan:
     def _holders(self, nodeid: int) -> list[Space]:
         return [s for s in self.spaces.values() if nodeid in s.nodes]
 
-    def _starting(self) -> list[Space]:
-        """Lockspaces whose START is ordered and not begun."""
-        found = []
+    def _left_out(self) -> set[int]:
+        """Members of a lockspace that a START, ordered and not begun, drops or replaces: they can be readmitted no more."""
+        found: set[int] = set()
         for space in self.spaces.values():
             group = self.state.groups.get(space.name)
             if group is None or group.state is GroupState.LOST or group.phase is not Phase.START:
                 continue
-            if space.run is Run.STOPPED and not space.busy and not _acked(group, space, Phase.START):
-                found.append(space)
+            if space.run is Run.STOPPED and not space.busy and group.event != space.event and not _acked(group, space, Phase.START):
+                target = _target(group)
+                found |= {n for n, who in space.nodes.items() if target.get(n) != who}
         return found
 
     def _stopping(self) -> bool:
@@ -116,7 +121,7 @@ class _Plan:
     def _to_drop(self) -> set[int]:
         stale = {n for n in self.comms if self._stale(n)}
         drop = {n for n in stale if not self._holders(n)}
-        drop |= {n for space in self._starting() for n in space.nodes if n in stale}
+        drop |= stale & self._left_out()
         if self._stopping():
             drop |= {n for n in stale if self.view.incarnation_of(n) is not None}
         return drop
@@ -224,7 +229,7 @@ class _Plan:
         # An event is started once. Stopped again since: somebody failed meanwhile, and a new event is on its way.
         if group.event in (space.event, space.failed) or not self._startable(space, group):
             return
-        target = {m.nodeid: Who(m.incarnation, m.join_id) for m in group.members}
+        target = _target(group)
         clear = tuple(sorted(n for n, who in space.nodes.items() if target.get(n) != who))
         if clear:
             nodes = {n: who for n, who in space.nodes.items() if n not in clear}
