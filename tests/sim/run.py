@@ -19,6 +19,7 @@ from random import Random
 from bridge.coordinator import Coordinator
 from tests.sim.checkers.groups import GroupCheckers
 from tests.sim.cluster import Cluster, MakeCoordinator
+from tests.sim.engine_run import run_engine_seed
 from tests.sim.faults import Faults
 from tests.sim.node import GROUPS
 from tests.sim.oracle import Oracle
@@ -60,7 +61,10 @@ def draw_config(rng: Random) -> ClusterConfig:
 
 
 def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str = "") -> Outcome:
-    """One seed from beginning to end. ``layer``: the engine, ``totem`` or ``oracle``; the seed draws it otherwise."""
+    """One seed from beginning to end. ``layer``: the engine, ``totem`` or ``oracle``; the seed draws it otherwise.
+    ``engine``: the engine alone, with its own faults and checkers."""
+    if layer == "engine":
+        return run_engine(seed)
     world = World(seed, EVENTS_MAX)
     config = draw_config(world.rng("config"))
     layer = layer or ("totem" if world.rng("layer").random() < TOTEM_SHARE else "oracle")
@@ -88,11 +92,17 @@ def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str =
     return Outcome(seed, not name, name, detail, world.trace_hash, world.events, frozenset(checkers.seen), tuple(world.log))
 
 
+def run_engine(seed: int) -> Outcome:
+    result = run_engine_seed(seed)
+    name, _, detail = result.violation.partition(": ")
+    return Outcome(seed, result.ok, name, detail, result.trace_hash, result.events, log=result.log)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=lambda s: int(s, 0), default=1)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--layer", choices=("totem", "oracle"), default="", help="the engine of every seed")
+    parser.add_argument("--layer", choices=("totem", "oracle", "engine"), default="", help="the engine of every seed")
     parser.add_argument("--trace", action="store_true", help="print the end of the trace of every seed")
     args = parser.parse_args(arguments)
     began = time.monotonic()
