@@ -60,6 +60,8 @@ int vcs_claim(const char *name, const struct nlattr *data, struct sk_buff *reply
 	struct claim *cl;
 	int err = 0;
 
+	if (!vcs_name_ok(name))
+		return vcs_refuse(from, VCS_A_CLAIM, -EINVAL, "not a name for a claim");
 	mutex_lock(&claims_lock);
 	cl = claim_find(name);
 	if (!cl)

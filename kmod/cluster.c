@@ -140,8 +140,8 @@ int vcs_cluster_add(const char *handle, const char *name, u32 nodeid,
 	if (!vcs_name_ok(handle) || !strcmp(handle, "providers") ||
 	    !strcmp(handle, "api_version"))
 		return vcs_refuse(from, VCS_A_HANDLE, -EINVAL, "not a name for a cluster");
-	if (!*name)
-		return vcs_refuse(from, VCS_A_NAME, -EINVAL, "the cluster has no name");
+	if (!*name || !vcs_text_ok(name))
+		return vcs_refuse(from, VCS_A_NAME, -EINVAL, "not a name for a cluster");
 	mutex_lock(&vcs_lock);
 	if (find(handle)) {
 		err = vcs_refuse(from, VCS_A_HANDLE, -EEXIST, "the handle is taken");

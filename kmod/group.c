@@ -596,6 +596,8 @@ struct vcs_group *vcs_group_create(struct vcs_cluster *c, const char *name,
 
 	if (!vcs_name_ok(name))
 		return ERR_PTR(vcs_refuse(from, VCS_A_GROUP, -EINVAL, "not a name for a group"));
+	if (!vcs_text_ok(owner))
+		return ERR_PTR(vcs_refuse(from, VCS_A_OWNER, -EINVAL, "not a tag for an owner"));
 	vcs_cluster_reap(c);
 	new = group_new(c, name, level, flags, owner, ops, priv);
 	if (!new)

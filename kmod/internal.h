@@ -151,6 +151,7 @@ u64 vcs_random_id(void);
 extern struct mutex vcs_lock;
 struct vcs_provider_type *vcs_type_get(const char *name);	/* vcs_lock */
 void vcs_type_put(struct vcs_provider_type *t);
+bool vcs_text_ok(const char *text);
 bool vcs_name_ok(const char *name);
 
 /* cluster.c */

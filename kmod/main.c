@@ -72,4 +72,3 @@ module_init(vcs_init);
 module_exit(vcs_exit);
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Virtual Cluster Switch");
-MODULE_ALIAS_GENL_FAMILY(VCS_GENL_NAME);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The registry of provider types. A few at most, so a list and one mutex. */
 #include <linux/module.h>
+#include <linux/nls.h>
 #include <linux/string.h>
 
 #include "internal.h"
@@ -9,12 +10,27 @@ DEFINE_MUTEX(vcs_lock);
 static LIST_HEAD(vcs_types);		/* vcs_lock */
 static unsigned int vcs_nr_types;	/* vcs_lock */
 
+/* Valid UTF-8 of at most VCS_NAME_MAX bytes, without control characters. */
+bool vcs_text_ok(const char *text)
+{
+	size_t len = strnlen(text, VCS_NAME_MAX + 1);
+	unicode_t u;
+	int n;
+
+	if (len > VCS_NAME_MAX)
+		return false;
+	for (; len; text += n, len -= n) {
+		n = utf8_to_utf32((const u8 *)text, len, &u);
+		if (n <= 0 || u < 0x20 || u == 0x7f)
+			return false;
+	}
+	return true;
+}
+
 /* Names become directories in sysfs. */
 bool vcs_name_ok(const char *name)
 {
-	size_t len = strnlen(name, VCS_NAME_MAX + 1);
-
-	return len && len <= VCS_NAME_MAX && !strchr(name, '/') &&
+	return *name && vcs_text_ok(name) && !strchr(name, '/') &&
 	       strcmp(name, ".") && strcmp(name, "..");
 }
 
