@@ -60,12 +60,27 @@ lint-kmod: venv ## the module once more: W=1, and sparse over every file
 	  $(MAKE) -s -C kmod KDIR=$$kdir OUT=$(CURDIR)/build/kmod-lint/$$series WERROR=1 LINT=1; done
 
 # --- the lab ----------------------------------------------------------------------------------------------------------
-.PHONY: shell
+.PHONY: shell demo
 NODES ?= 3
 KERNEL ?= 6.12
-SETUP ?=
-shell: lab ## a running cluster with a prompt on each node (NODES=3 KERNEL=6.12 SETUP=module:function)
-	@PYTHONPATH=qemu $(PY) -m harness.shell --nodes $(NODES) --kernel $(KERNEL) $(if $(SETUP),--setup $(SETUP))
+SETUP ?= vcslab.shell:setup
+KILLS ?= 1
+shell: lab kmod ## a running cluster with a prompt on each node (NODES=3 KERNEL=6.12 SETUP=module:function)
+	@PYTHONPATH=qemu $(PY) -m harness.shell --nodes $(NODES) --kernel $(KERNEL) --disk 512 $(if $(SETUP),--setup $(SETUP))
+
+demo: lab kmod ## the main job: three machines, GFS2, a node killed, the others carrying on (KILLS=1 KERNEL=6.12)
+	@PYTHONPATH=qemu $(PY) -m vcslab.demo --kernel $(KERNEL) --kills $(KILLS)
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+# Two runs: what needs no machine goes two at a time, virtual machines one after the other and undisturbed.
+.PHONY: test test-quick test-vm
+test: test-quick test-vm ## everything: set-up, then every test; nothing may be skipped
+
+test-quick: lab gen-check lint ## unit, simulation and process tests, no virtual machine
+	@$(PY) -m pytest -q -n 2 -m "not vm" tests
+
+test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters (K=pattern)
+	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') tests/kernel tests/cluster
 
 # --- style ------------------------------------------------------------------------------------------------------------
 PYTHON := vcs bridge membership dlm_glue qemu/harness qemu/vcslab tests

@@ -1,4 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fixtures shared by all tests: the lab's."""
+"""Fixtures shared by all tests: the lab's. And one rule: skipped is not passed."""
+
+import pytest
 
 pytest_plugins = ["harness.pytest_plugin"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run in which something was skipped has failed: what cannot run here must be said, not passed over."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or session.exitstatus != pytest.ExitCode.OK:
+        return
+    if reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
