@@ -11,7 +11,7 @@ from dataclasses import replace
 from membership.api import Processor
 from membership.totem.core import Core, Forming
 from membership.totem.gather import agreed, live
-from membership.totem.limits import RING_SEQ_STEP
+from membership.totem.limits import RING_SEQ_JUMP_MAX, RING_SEQ_STEP
 from membership.totem.ring import Ring
 from membership.totem.states import Event, State
 from membership.totem.wire import Commit, Entry, encode
@@ -42,7 +42,8 @@ def accept(core: Core, _sender: Processor, token: Commit, now: int) -> None:
     """First visit. Only the ring of exactly the processors that we hold for live, and only a new one."""
     members = tuple(e.processor for e in token.entries)
     retired = any(p in core.peers[p.nodeid].retired for p in members if p.nodeid in core.peers)
-    if members != live(core) or token.ring.seq <= core.ring_seq or retired:
+    fresh = core.ring_seq < token.ring.seq <= core.ring_seq + RING_SEQ_JUMP_MAX + RING_SEQ_STEP
+    if members != live(core) or not fresh or retired:
         core.count("commit_refused")
         return
     _begin(core, token.ring, members)

@@ -18,7 +18,7 @@ from collections import deque
 from membership.api import Engine, EngineContext, Order
 from membership.totem.core import CoreConfig, Deliver, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
-from membership.totem.limits import DATAGRAM_MAX, Timing
+from membership.totem.limits import DATAGRAM_MAX, MESSAGE_MAX, Timing
 from membership.totem.ringseq import RingSeqFile
 from membership.totem.seal import Sealer, aes_gcm
 from vcs.errors import ConfigError, VcsError
@@ -27,6 +27,9 @@ RECEIVE_BUFFER = 4 << 20
 "Bytes asked of the kernel for datagrams that wait; it may grant less."
 DRAIN_MAX = 512
 "Datagrams read in one go before the loop's other work gets its turn."
+
+DRAIN_ROUNDS = 8
+"Rounds of it before a timer fires all the same: a flood must not stop time."
 
 
 def _now() -> int:
@@ -97,7 +100,6 @@ class TotemEngine(Engine):
 
     @property
     def max_message(self) -> int:
-        from membership.totem.limits import MESSAGE_MAX
         return MESSAGE_MAX
 
     def status(self) -> dict[str, object]:
@@ -147,8 +149,9 @@ class TotemEngine(Engine):
         core = self._core
         if core is None or self._closed:
             return
-        while not self._drain():
-            pass
+        for _ in range(DRAIN_ROUNDS):
+            if self._drain():
+                break
         if not self._closed:
             self._run(core.tick(_now()))
             self._rearm()

@@ -16,7 +16,7 @@ from typing import Any
 from membership.api import Kind, Order, Processor
 from membership.totem import commit, gather, operational, recovery
 from membership.totem.core import Core, CoreConfig, Effect
-from membership.totem.limits import LEAVE_COPIES, MEMBERS_MAX, MESSAGE_MAX, PROCESSORS_MAX, RING_SEQ_STEP
+from membership.totem.limits import LEAVE_COPIES, MEMBERS_MAX, MESSAGE_MAX, PROCESSORS_MAX, RING_SEQ_JUMP_MAX, RING_SEQ_STEP
 from membership.totem.peers import Peer, ReplayWindow
 from membership.totem.ring import Ring
 from membership.totem.seal import FrameError, Sealer
@@ -199,6 +199,9 @@ class TotemCore:
             if isinstance(message, Join):
                 if len(message.proc) > PROCESSORS_MAX or any(p.nodeid not in core.nodes for p in message.proc):
                     core.count("dropped_unknown_node")
+                    return
+                if message.ring_seq > core.ring_seq + RING_SEQ_JUMP_MAX:
+                    core.count("dropped_ring_seq")
                     return
                 core.known_seq = max(core.known_seq, message.ring_seq)
             event = _EVENT_OF[type(message)]

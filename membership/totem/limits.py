@@ -39,6 +39,9 @@ RING_SEQ_MAX = 1 << 42
 "A peer that claims more lies: event ids (vcs.model.event_id) leave 43 bits."
 REPLAY_WINDOW = 1024
 "Frames by which one sender's frames may overtake each other."
+RING_SEQ_JUMP_MAX = 1 << 32
+"""How far a peer's ring sequence may be ahead of ours. A node without its file catches up with any honest cluster (a thousand million
+rings); a faulty member cannot use up the range, which is persisted, with one Join."""
 RETIRED_MAX = 64
 "Former incarnations remembered per node, so that their late frames are refused."
 AEAD_CACHE_MAX = 256

@@ -40,7 +40,7 @@ def test_table_is_total_and_bound() -> None:
 
 
 def test_diagram_in_the_documentation_is_the_table() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "totem.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "totem.md").read_text()  # python docs/make_totem.py writes it
     assert states.mermaid() in text
     assert states.table_text() in text
 
