@@ -11,6 +11,7 @@ import contextlib
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from dlm_glue.lockspace import ADDRESSES_MAX, Paths, Tree, parse_addr_list, read_status, sockaddr
 from dlm_glue.state import AddComms, Answer, Clear, DropComms, Start, Stop, Teardown, global_id
@@ -104,7 +105,7 @@ class Applier:
         self._tree.mkdir(path)
         self._tree.write(f"{path}/nodeid", str(nodeid).encode())
         self._expect(f"{path}/nodeid", str(nodeid))
-        wanted = self._setup.addresses[nodeid][:ADDRESSES_MAX]
+        wanted = tuple(str(ip_address(a)) for a in self._setup.addresses[nodeid][:ADDRESSES_MAX])
         for address in wanted:
             self._tree.write(f"{path}/addr", sockaddr(address))
         there = parse_addr_list(self._tree.read(f"{path}/addr_list"))

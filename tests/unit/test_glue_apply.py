@@ -262,10 +262,10 @@ def test_lanes_run_side_by_side_and_in_order() -> None:
         loop = asyncio.get_running_loop()
         lanes = Lanes(loop)
         blocked, done, order = threading.Event(), asyncio.Event(), list[str]()
-        lanes.submit("x", lambda: (blocked.wait(10), order.append("x1"))[0], lambda error: None)  # type: ignore[func-returns-value]
+        lanes.submit("x", lambda: (blocked.wait(10), order.append("x1"))[0], lambda error: None)  # type: ignore[arg-type,func-returns-value]
         lanes.submit("x", lambda: order.append("x2"), lambda error: done.set())
         other: asyncio.Future[BaseException | None] = loop.create_future()
-        lanes.submit("y", lambda: 1 // 0, other.set_result)  # type: ignore[arg-type,return-value]
+        lanes.submit("y", lambda: 1 // 0, other.set_result)  # type: ignore[arg-type]
         assert isinstance(await asyncio.wait_for(other, 5), ZeroDivisionError)
         assert order == []
         blocked.set()

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""dlm_glue with the real DLM and the real switch, one machine per kernel: runs guest_glue.py there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness import Cluster
+
+pytestmark = pytest.mark.vm
+
+COMMAND = (
+    "modprobe dlm && modprobe vcs && mkdir -p /run/vcs && cd /opt/vcs/src && "
+    "python3 -m pytest -q -rP -p no:cacheprovider --timeout=120 tests/kernel/guest_glue.py"
+)
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
+def test_dlm_glue_on_one_node(kernel: str, tmp_path: Path) -> None:
+    with Cluster(nodes=1, kernel=kernel, artifacts=tmp_path) as cluster:
+        result = cluster[1].run(COMMAND, timeout=400)
+        print(result.out)
+        assert result.rc == 0, result.out + result.err
