@@ -26,6 +26,7 @@ from tests.fakes.switch_state import (
     check_name,
     check_nodeid,
     check_not_lost,
+    check_text,
     check_u64,
     refuse,
 )
@@ -43,6 +44,8 @@ from vcs.model import (
 )
 
 API_VERSION = 1
+RESERVED = ("providers", "api_version")
+"Names beside the clusters' own in /sys/kernel/vcs."
 CAPABILITIES = 0x7
 "Groups, results of fencing, the lease; an expired lease does not reset the machine yet."
 ALL_FLAGS = GroupFlags.PERSISTENT | GroupFlags.NEEDS_FENCE
@@ -140,7 +143,9 @@ class FakeSwitch:
 
     def cluster_add(self, handle: str, name: str, nodeid: int) -> None:
         check_name(handle, "handle")
-        check_name(name, "cluster-name")
+        check_text(name, "name")
+        if not name or handle in RESERVED:
+            raise refuse(errno.EINVAL, f"{handle} ({name}) cannot be a cluster", "handle")
         check_nodeid(nodeid)
         if handle in self._clusters:
             raise refuse(errno.EEXIST, f"cluster {handle} exists", "handle")
@@ -282,8 +287,7 @@ class FakeSwitch:
     ) -> Joined:
         cluster = self._cluster(handle)
         check_name(name, "group")
-        if owner:
-            check_name(owner, "owner")
+        check_text(owner, "owner")
         check_level(level)
         if int(flags) & ~int(ALL_FLAGS):
             raise refuse(errno.EINVAL, f"group flags {int(flags):#x} unknown", "group-flags")

@@ -128,12 +128,23 @@ class FakeCluster:
 # after it gives EINVAL.
 
 
+def check_text(text: str, attribute: str) -> None:
+    """What people are shown: UTF-8 without control characters."""
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise refuse(errno.EINVAL, f"{attribute} is not UTF-8", attribute) from None
+    if len(raw) > NAME_MAX:
+        raise refuse(errno.ERANGE, f"{attribute} has more than {NAME_MAX} bytes", attribute)
+    if any(c < " " or c == "\x7f" for c in text):
+        raise refuse(errno.EINVAL, f"{attribute} holds a control character", attribute)
+
+
 def check_name(name: str, attribute: str) -> None:
-    raw = name.encode()
-    if not 0 < len(raw) <= NAME_MAX:
-        raise refuse(errno.ERANGE, f"{attribute} must be 1 to {NAME_MAX} bytes", attribute)
-    if b"\0" in raw or b"/" in raw or raw in (b".", b".."):
-        raise refuse(errno.EINVAL, f"{attribute} holds a character that it must not", attribute)
+    """What becomes a folder in sysfs."""
+    check_text(name, attribute)
+    if name in ("", ".", "..") or "/" in name:
+        raise refuse(errno.EINVAL, f"{attribute} {name!r} cannot be a name", attribute)
 
 
 def check_level(level: int) -> None:

@@ -16,9 +16,9 @@ COMMAND = (
 )
 
 
-@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
-def test_dlm_glue_on_one_node(kernel: str, tmp_path: Path) -> None:
-    with Cluster(nodes=1, kernel=kernel, artifacts=tmp_path) as cluster:
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_dlm_glue_on_one_node(series: str, tmp_path: Path) -> None:
+    with Cluster(nodes=1, kernel=series, artifacts=tmp_path) as cluster:
         result = cluster[1].run(COMMAND, timeout=400)
         print(result.out)
         assert result.rc == 0, result.out + result.err
