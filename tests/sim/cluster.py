@@ -105,8 +105,8 @@ class Cluster:
             self.trace(daemon.machine.nodeid, effect)
         self.check.effect(daemon, effect)
 
-    def handled(self, daemon: Daemon) -> None:
-        self.check.handled(daemon)
+    def handled(self, daemon: Daemon, effects: list[co.Effect]) -> None:
+        self.check.handled(daemon, effects)
 
     def refused(self, daemon: Daemon, effect: co.Effect, error: SwitchError) -> None:
         self.refusals += 1

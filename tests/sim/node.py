@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.coordinator import api as co
-from membership.api import EngineEvent, Health, Processor
+from membership.api import Configuration, EngineEvent, Health, Kind, Processor
 from tests.fakes.switch import FakeSwitch
 from tests.fakes.switch_state import FakeGroup
 from tests.sim.glue import HANDLE, WORK_NS, Glue
@@ -51,6 +51,8 @@ class Daemon:
         self.machine, self.world = machine, machine.world
         self.who = Processor(machine.nodeid, machine.boot, engine_incarnation)
         self.dead = self._busy = self._saving = self._read_asked = self._dirty = False
+        self.transitional = True
+        "The engine's last word that the coordinator has heard was no regular configuration."
         self.compared: object = None
         "What the checkers have compared last."
         self.born_with_lost = any(g.started for g in machine.lost_groups())
@@ -87,8 +89,11 @@ class Daemon:
                 self._do(self._effects.popleft())
             elif self._inputs:
                 what = self._inputs.popleft()
-                self._effects.extend(self.coordinator.handle(what, self.world.now))
-                self.world.handled(self)
+                if isinstance(what, Configuration):
+                    self.transitional = what.kind is Kind.TRANSITIONAL
+                effects = self.coordinator.handle(what, self.world.now)
+                self.world.handled(self, effects)
+                self._effects.extend(effects)
             elif self._dirty:
                 self._dirty = False  # read only when nothing is under way: what is read is what our last order led to
                 self._inputs.append(co.LocalGroups(tuple(self.port.groups(HANDLE))))

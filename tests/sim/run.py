@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import functools
 import multiprocessing
+import os
+import subprocess
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from bridge.coordinator import Coordinator
@@ -30,14 +33,18 @@ from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConf
 SAFETY_NS = 25 * SECOND
 LIVENESS_NS = 120 * SECOND
 EVENTS_MAX = 60000
-TOTEM_SHARE = 0.3
-"The share of seeds that run the real engine; the others run the quicker ideal one, with nastier legal timing."
+SHARES = {"oracle": 45, "totem": 30, "engine": 25}
+"""Which layers the seeds run: whole machines over an ideal engine (quick, with the nastiest legal timing), whole machines over the
+real engine, the real engine alone with the harshest network."""
+REPLAYED = 4
+"So many seeds are run a second time, in a process of their own: the same seed must give the same trace."
 PROCESSES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     seed: int
+    layer: str
     ok: bool
     name: str = ""
     "The broken rule."
@@ -60,14 +67,20 @@ def draw_config(rng: Random) -> ClusterConfig:
     )
 
 
+def _engine_alone(seed: int) -> Outcome:
+    """A seed of the lower half: the engine with faults of every datagram, and the checkers of extended virtual synchrony."""
+    result = run_engine_seed(seed)
+    name, _, detail = result.violation.partition(": ")
+    return Outcome(seed, "engine", result.ok, name, detail, result.trace_hash, result.events, frozenset(), result.log)
+
+
 def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str = "") -> Outcome:
-    """One seed from beginning to end. ``layer``: the engine, ``totem`` or ``oracle``; the seed draws it otherwise.
-    ``engine``: the engine alone, with its own faults and checkers."""
-    if layer == "engine":
-        return run_engine(seed)
+    """One seed from beginning to end. ``layer`` is one of SHARES; the seed draws it otherwise."""
     world = World(seed, EVENTS_MAX)
     config = draw_config(world.rng("config"))
-    layer = layer or ("totem" if world.rng("layer").random() < TOTEM_SHARE else "oracle")
+    layer = layer or world.rng("layer").choices(tuple(SHARES), tuple(SHARES.values()))[0]
+    if layer == "engine":
+        return _engine_alone(seed)
     engine: Oracle | TotemPort = TotemPort(world, config) if layer == "totem" else Oracle(world)
     world.trace("seed", seed, layer, config)
     cluster = Cluster(world, config, engine, GROUPS, make_coordinator)
@@ -89,41 +102,66 @@ def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str =
         name, detail = violation.name, violation.detail
     except Exception:
         name, detail = "crash", traceback.format_exc()
-    return Outcome(seed, not name, name, detail, world.trace_hash, world.events, frozenset(checkers.seen), tuple(world.log))
+    return Outcome(seed, layer, not name, name, detail, world.trace_hash, world.events, frozenset(checkers.seen), tuple(world.log))
 
 
-def run_engine(seed: int) -> Outcome:
-    result = run_engine_seed(seed)
-    name, _, detail = result.violation.partition(": ")
-    return Outcome(seed, result.ok, name, detail, result.trace_hash, result.events, log=result.log)
+def _replay_differs(outcome: Outcome) -> bool:
+    """Run the seed again in a new interpreter, with another hash seed, and compare the fingerprints."""
+    command = [sys.executable, "-m", "tests.sim.run", "--hash", f"--seed={outcome.seed}", f"--layer={outcome.layer}"]
+    environment = {**os.environ, "PYTHONHASHSEED": str(outcome.seed % 1000 + 1)}
+    again = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout.strip()
+    return again != outcome.trace_hash
+
+
+def _replay_command(outcome: Outcome) -> str:
+    return f"make sim N=1 SEED={outcome.seed}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=lambda s: int(s, 0), default=1)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--layer", choices=("totem", "oracle", "engine"), default="", help="the engine of every seed")
+    parser.add_argument("--layer", choices=tuple(SHARES), default="", help="the layer of every seed")
     parser.add_argument("--trace", action="store_true", help="print the end of the trace of every seed")
+    parser.add_argument("--hash", action="store_true", help="print the trace hash of one seed, nothing else")
     args = parser.parse_args(arguments)
+    if args.hash:
+        print(run(args.seed, layer=args.layer).trace_hash)
+        return 0
+    return batch(range(args.seed, args.seed + args.count), args.layer, args.trace)
+
+
+def batch(seeds: range, layer: str = "", trace: bool = False) -> int:
+    """Run the seeds; print the failures, each with its replay command, and the verdict. The exit code."""
     began = time.monotonic()
-    seeds = range(args.seed, args.seed + args.count)
-    passed, events = 0, 0
+    outcomes: list[Outcome] = []
     failed: list[Outcome] = []
     print(f"seeds {seeds.start} to {seeds.stop - 1}")
-    with multiprocessing.Pool(min(PROCESSES, args.count)) as pool:
-        for outcome in pool.imap(functools.partial(run, layer=args.layer), seeds, chunksize=4):
-            events += outcome.events
-            if args.trace or (not outcome.ok and not failed):
-                print("\n".join(outcome.log[-400 if not args.trace else -4000:]))
-            if outcome.ok:
-                passed += 1
-            else:
+    with multiprocessing.Pool(min(PROCESSES, len(seeds))) as pool:
+        for outcome in pool.imap(functools.partial(run, layer=layer), seeds, chunksize=1 if len(seeds) < 20 else 4):
+            outcomes.append(replace(outcome, log=()))
+            if trace or (not outcome.ok and not failed):
+                print("\n".join(outcome.log[-400 if not trace else -4000:]))
+            if not outcome.ok:
                 failed.append(outcome)
-                print(f"FAILED {outcome.name}: {outcome.detail}\nreplay: make sim N=1 SEED={outcome.seed}", flush=True)
-    took = time.monotonic() - began
-    print(f"{events} events in {took:.1f} s")
-    print(f"{passed} passed, {len(failed)} failed")
+                print(f"FAILED {outcome.name} ({outcome.layer}): {outcome.detail}\nreplay: {_replay_command(outcome)}", flush=True)
+    for outcome in outcomes[:REPLAYED]:
+        if _replay_differs(outcome):
+            failed.append(outcome)
+            print(f"FAILED the same seed gave two traces ({outcome.layer})\nreplay: {_replay_command(outcome)}")
+    _summary(outcomes, time.monotonic() - began)
+    bad = len({o.seed for o in failed})
+    print(f"{len(seeds) - bad} passed, {bad} failed")
     return 1 if failed else 0
+
+
+def _summary(outcomes: list[Outcome], seconds: float) -> None:
+    layers = Counter(o.layer for o in outcomes)
+    events = sum(o.events for o in outcomes)
+    seen = sorted(set().union(*(o.seen for o in outcomes)))
+    print(f"{events} events in {seconds:.1f} s; layers: {', '.join(f'{k} {v}' for k, v in sorted(layers.items()))}")
+    if seen:
+        print(f"exercised: {', '.join(seen)}")
 
 
 if __name__ == "__main__":

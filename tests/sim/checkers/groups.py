@@ -61,7 +61,6 @@ class GroupCheckers:
 
     # --- orders -----------------------------------------------------------------------------------------------------------
     def effect(self, daemon: Daemon, effect: co.Effect) -> None:
-        c = daemon.coordinator
         if isinstance(effect, co.StartGroup):
             self._start(daemon, effect)
         elif isinstance(effect, co.FinishGroup):
@@ -72,7 +71,6 @@ class GroupCheckers:
             self.seen.add(effect.event)
             if effect.event == "rejected":
                 self.fail("rejected", f"node {daemon.machine.nodeid}: {effect.fields}")
-        del c
 
     def _start(self, daemon: Daemon, e: co.StartGroup) -> None:
         me = daemon.machine.nodeid
@@ -122,13 +120,13 @@ class GroupCheckers:
             self.fail("order", f"node {daemon.machine.nodeid}: {effect}: {error.message}")
 
     # --- after every input -------------------------------------------------------------------------------------------------
-    def handled(self, daemon: Daemon) -> None:
+    def handled(self, daemon: Daemon, effects: list[co.Effect]) -> None:
         c = daemon.coordinator
+        decided = co.StartGroup | co.FinishGroup | co.LaunchFence | co.RenewLease | co.Persist
+        orders = [e for e in effects if isinstance(e, decided)]
+        if orders and daemon.transitional:
+            self.fail("decided_in_transition", f"node {daemon.machine.nodeid}: {orders[0]}")
         if not c.deciding:
-            orders = [e for e in daemon._effects if isinstance(
-                e, co.StartGroup | co.FinishGroup | co.LaunchFence | co.RenewLease | co.Persist)]
-            if orders and not c.regular:
-                self.fail("decided_in_transition", f"node {daemon.machine.nodeid}: {orders[0]}")
             return
         for other in self.cluster.machines.values():
             if other.daemon is None or other.daemon is daemon or not other.daemon.coordinator.deciding:

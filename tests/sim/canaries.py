@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rules broken on purpose: each must be caught by the checker that is named, or the checkers are worth nothing.
+
+The breakage lives here, not in the product: functions of the coordinator are replaced for one run. What is broken below the
+coordinator is the engine's canary (canaries_engine.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from bridge.coordinator import feed, groups, merge, persist, quorum
+from bridge.coordinator.core import Coordinator
+from bridge.coordinator.messages import Ack
+from bridge.coordinator.state import GroupRec, Obligation, State
+from membership.api import Configuration
+from tests.sim.engine_run import run_engine_seed
+from tests.sim.run import Outcome, run
+from vcs.model import Phase
+
+SEEDS_MAX = 400
+"A broken rule that so many seeds do not catch is not caught."
+PROCESSES = 2
+
+
+@contextmanager
+def _swap(*changes: tuple[object, str, object]) -> Iterator[None]:
+    """Replace functions for the length of one run; put back whatever happens."""
+    held = [patch.object(where, name, new) for where, name, new in changes]
+    for change in held:
+        change.start()
+    try:
+        yield
+    finally:
+        for change in held:
+            change.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    name: str
+    caught_by: frozenset[str]
+    "Names of the checkers that may catch it."
+    broken: Callable[[], Any]
+    "Context manager in which the rule is broken."
+    engine: str = ""
+    "Name of the engine's canary, if the rule is below the coordinator."
+
+
+def _start_before_fenced() -> Any:
+    """An obligation blocks nothing."""
+    return _swap((State, "blocking", lambda self, name: []))
+
+
+def _quorum_off_by_one() -> Any:
+    """Half the votes count as a majority."""
+    return _swap((quorum.Votes, "needed", property(lambda self: self.expected // 2)))
+
+
+def _skipped_barrier() -> Any:
+    """A start does not wait for the last member's stop."""
+    return _swap((groups, "stopped", lambda group: len(set(group.stoppers) - group.stop_acks) <= 1))
+
+
+def _stale_acknowledgement() -> Any:
+    """An acknowledgement counts whatever event it belongs to, and the local side sends what it has."""
+    right = groups.acknowledge
+
+    def acknowledge(state: State, nodeid: int, boot: int, name: str, event: int, phase: int) -> bool:
+        group = state.groups.get(name)
+        return right(state, nodeid, boot, name, group.event if group is not None else event, phase)
+
+    def say_early(self: feed.Feeder, group: GroupRec, held: Any) -> None:
+        me = self.local.nodeid
+        if group.phase == Phase.STOP and held.acked_phase == Phase.STOP and me in group.stoppers and me not in group.stop_acks:
+            self.say(Ack(group.name, held.acked_event, Phase.STOP))
+        right_event(self, group, held)
+
+    right_event = feed.Feeder._event
+    return _swap((groups, "acknowledge", acknowledge), (feed.Feeder, "_event", say_early))
+
+
+def _decided_in_transition() -> Any:
+    """The transitional configuration is taken for a regular one."""
+    right = Coordinator._configuration
+
+    def configuration(self: Coordinator, event: Configuration) -> None:
+        right(self, event)
+        self.regular = True
+
+    return _swap((Coordinator, "_configuration", configuration))
+
+
+def _restarted_admitted() -> Any:
+    """What the kernel reports of groups that outlived their membership is ignored."""
+    return _swap((merge, "dangerous", lambda said: {}), (merge, "lost", lambda said: False))
+
+
+def _obligations_forgotten() -> Any:
+    """The record keeps the members, and forgets who is owed a fence."""
+    right = persist.durable
+
+    def durable(state: State, local: int) -> dict[str, Any]:
+        return {**right(state, local), "obligations": list[Obligation]()}
+
+    return _swap((persist, "durable", durable))
+
+
+def _reordered() -> Any:
+    """The switch is told the phases again from the beginning whenever it was read."""
+
+    def event(self: feed.Feeder, group: GroupRec, held: Any) -> None:
+        if group.event and self.local.nodeid in group.stoppers and group.name not in self.ordered:
+            self._order(group, Phase.STOP)
+        right(self, group, held)
+
+    right = feed.Feeder._event
+    return _swap((feed.Feeder, "_event", event))
+
+
+CANARIES: tuple[Canary, ...] = (
+    Canary("start before fenced", frozenset({"start_before_fence", "obligation_lost"}), _start_before_fenced),
+    Canary("deliver across a hole", frozenset({"I6"}), nullcontext, "deliver_across_a_hole"),
+    Canary("quorum off by one", frozenset({"two_quorate_sides"}), _quorum_off_by_one),
+    Canary("a skipped barrier", frozenset({"start_before_stop"}), _skipped_barrier),
+    Canary("a stale acknowledgement accepted", frozenset({"stale_acknowledgement"}), _stale_acknowledgement),
+    Canary("a start decided in a transitional configuration", frozenset({"decided_in_transition"}), _decided_in_transition),
+    Canary("a restarted daemon taken for a clean newcomer", frozenset({"restarted_admitted"}), _restarted_admitted),
+    Canary("obligations forgotten over a restart", frozenset({"obligation_lost"}), _obligations_forgotten),
+    Canary("orders repeated out of place", frozenset({"order"}), _reordered),
+)
+
+
+def hunt(canary: Canary, seeds: range = range(1, SEEDS_MAX + 1)) -> Outcome | None:
+    """The first seed that fails with the broken rule; None when none does."""
+    if canary.engine:
+        for seed in seeds:
+            result = run_engine_seed(seed, canary.engine)
+            if not result.ok:
+                name, _, detail = result.violation.partition(": ")
+                return Outcome(seed, "engine", False, name, detail)
+        return None
+    with canary.broken():
+        for seed in seeds:
+            outcome = run(seed, layer="oracle")
+            if not outcome.ok:
+                return outcome
+    return None
+
+
+def judge(canary: Canary) -> tuple[bool, str]:
+    """Caught by the right checker, and one line that says so."""
+    outcome = hunt(canary)
+    if outcome is None:
+        return False, f"NOT CAUGHT  {canary.name}: {SEEDS_MAX} seeds passed"
+    if outcome.name not in canary.caught_by:
+        return False, f"WRONGLY     {canary.name}: seed {outcome.seed}: {outcome.name}: {outcome.detail}"
+    return True, f"caught      {canary.name}: by {outcome.name} at seed {outcome.seed}: {outcome.detail[:160]}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", nargs="?", default="", help="only canaries whose name contains this")
+    args = parser.parse_args(arguments)
+    chosen = [i for i, c in enumerate(CANARIES) if args.name in c.name]
+    with multiprocessing.Pool(PROCESSES) as pool:
+        results = []
+        for result in pool.imap(_judge_nth, chosen):
+            results.append(result)
+            print(result[1], flush=True)
+    caught = sum(ok for ok, _ in results)
+    print(f"{caught} caught, {len(results) - caught} not caught")
+    return 0 if caught == len(results) else 1
+
+
+def _judge_nth(index: int) -> tuple[bool, str]:
+    return judge(CANARIES[index])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
