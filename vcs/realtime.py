@@ -8,7 +8,6 @@ the OOM killer looks elsewhere. Import everything before calling ``setup()``.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -45,13 +44,6 @@ def setup(reset_on_fork: bool = False) -> list[Step]:
         _step("scheduler", lambda: _scheduler(reset_on_fork)),
         _step("oom_score_adj", _oom),
     ]
-
-
-def undo_in_child() -> None:
-    """For a child that is somebody else's program: ordinary priority, and an OOM killer that may take it. Never raises."""
-    for action in (_ordinary, _oom_default):
-        with contextlib.suppress(OSError):
-            action()
 
 
 def _step(name: str, action: Callable[[], None]) -> Step:
@@ -91,10 +83,6 @@ def _scheduler(reset_on_fork: bool) -> None:
     os.sched_setscheduler(0, policy, os.sched_param(PRIORITY))
 
 
-def _ordinary() -> None:
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
 def _write_oom(value: int) -> None:
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(value))
@@ -102,7 +90,3 @@ def _write_oom(value: int) -> None:
 
 def _oom() -> None:
     _write_oom(-1000)
-
-
-def _oom_default() -> None:
-    _write_oom(0)
