@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Decoded attributes of the family `vcs` -> the values of the ports. Pure; what is missing or unknown is EPROTO."""
+"""Bytes of an answer -> attributes -> the values of the ports. Pure; what is malformed or missing is EPROTO."""
 
 from __future__ import annotations
 
 import errno
+import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 from bridge.switch import ClusterInfo, Hint
 from vcs import _spec
 from vcs.errors import SwitchError
+from vcs.genl import ATTRIBUTE, align, attributes
 from vcs.model import Group, GroupFlags, GroupState, Level, Member, Phase, ProviderState, RingId, View
 
 HINT_KINDS = {"cluster-hint": "cluster", "view-hint": "view", "group-hint": "group", "provider-hint": "provider"}
@@ -18,6 +22,56 @@ HINT_KINDS = {"cluster-hint": "cluster", "view-hint": "view", "group-hint": "gro
 EnumType = TypeVar("EnumType", Level, GroupState, Phase, ProviderState)
 Attributes = Mapping[str, Any]
 "Decoded attributes: int, str or bytes by name; a list of Attributes for a repeated nest."
+
+
+NUMBERS = {"u32": struct.Struct("=HHI"), "u64": struct.Struct("=HHQ")}
+"Layout of an attribute that is a number: length, type, value."
+BY_NUMBER = {name: {a.value: a for a in table} for name, table in _spec.ATTRIBUTE_SETS.items()}
+
+
+@cache
+def nest_table(name: str) -> dict[str, tuple[int, struct.Struct]]:
+    """(number, layout) by name of the attributes in the nest ``name``; nests hold numbers alone."""
+    nested = next(a.nested for a in _spec.ATTRIBUTE_SETS["vcs"] if a.name == name)
+    return {a.name: (a.value, NUMBERS[a.type]) for a in _spec.ATTRIBUTE_SETS[nested] if a.type in NUMBERS}
+
+
+def pack_nest(name: str, values: Mapping[str, int]) -> bytes:
+    """The attributes inside one nest. Raises KeyError, struct.error."""
+    table = nest_table(name)
+    return b"".join(table[key][1].pack(table[key][1].size, table[key][0], value) for key, value in values.items())
+
+
+def unpack(data: memoryview, offset: int = 0, attribute_set: str = "vcs") -> dict[str, Any]:
+    """The attributes of ``data`` from ``offset`` on. Those that the tables do not know (a newer kernel's) are left
+    out; one of a wrong size, or bytes that are no attribute, make it EPROTO."""
+    table = BY_NUMBER[attribute_set]
+    values: dict[str, Any] = {}
+    end = offset
+    for at, kind, payload in attributes(data, offset):
+        end = align(at + ATTRIBUTE.size + len(payload))
+        attr = table.get(kind)
+        if attr is None or attr.type == "pad":
+            continue
+        if attr.type == "nest":
+            values.setdefault(attr.name, []).append(unpack(payload, 0, attr.nested))
+        else:
+            values[attr.name] = scalar(attr, payload)
+    if end < len(data):
+        raise SwitchError(errno.EPROTO, f"the kernel's message has {len(data) - end} bytes that are no attribute")
+    return values
+
+
+def scalar(attr: _spec.Attr, payload: memoryview) -> int | str | bytes:
+    raw = bytes(payload)
+    if attr.type == "binary":
+        return raw
+    if attr.type == "string" and raw.endswith(b"\0"):
+        # Not always UTF-8: one odd name must not hide all others.
+        return raw[:-1].decode("utf-8", "surrogateescape")
+    if attr.type in NUMBERS and len(raw) == NUMBERS[attr.type].size - ATTRIBUTE.size:
+        return int.from_bytes(raw, sys.byteorder)
+    raise SwitchError(errno.EPROTO, f"the kernel's {attr.name} has {len(raw)} bytes", attr.name)
 
 
 def number(a: Attributes, name: str) -> int:
