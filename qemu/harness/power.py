@@ -29,6 +29,7 @@ class PowerRequest:
     asked_ns: int
     gone_ns: int  #: when the victim's process was gone; 0 if it was not cut
     code: int  #: the fence agent's exit status
+    answered_ns: int  #: when the agent was told, that is, before whoever asked could know
 
 
 class PowerSwitch:
@@ -62,7 +63,7 @@ class PowerSwitch:
             code, text, gone = self._serve(action, victim, plug)
         except LabError as error:
             code, text = FAILED, str(error)
-        request = PowerRequest(asker.spec.node, action, victim, asked, gone, code)
+        request = PowerRequest(asker.spec.node, action, victim, asked, gone, code, time.monotonic_ns())
         self.history.append(request)
         with open(self._log, "a", encoding="ascii") as file:
             file.write(json.dumps(asdict(request)) + "\n")

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Clusters of three machines with the product on them, one per file; every story begins with all three well."""
+
+from __future__ import annotations
+
+import pytest
+from harness.pytest_plugin import Factory
+from vcslab.cluster import VcsCluster
+from vcslab.evidence import trace_on
+from vcslab.story import wait_group
+
+NODES = (1, 2, 3)
+
+
+def bring_back(vcs: VcsCluster, *nodes: int) -> None:
+    """Nodes without power boot and start vcsd; the others are as they are."""
+    vcs.lab.power.set_working()
+    vcs.lab.network.heal()
+    off = [n for n in nodes or NODES if not vcs[n].on]
+    vcs.lab.boot(*off) if off else None
+    vcs.lab.each(lambda m: vcs.install(m.spec.node), *off) if off else None
+    for n in off:
+        trace_on(vcs, n)
+        vcs.start(n)
+
+
+def mounted_everywhere(vcs: VcsCluster) -> None:
+    """Whatever the story before has left: three members, GFS2 mounted on all, its group at rest, no writer running."""
+    bring_back(vcs)
+    vcs.wait_quorate(*NODES)
+    for n in NODES:
+        vcs.stop_writers(n)
+        if not vcs.mounted(n):
+            vcs.mount(n)
+    wait_group(vcs, NODES)
+
+
+@pytest.fixture(scope="module")
+def three(module_cluster: Factory) -> VcsCluster:
+    """Three nodes, quorate, nothing mounted; their switches' tracepoints are recorded."""
+    vcs = VcsCluster(module_cluster(nodes=3, shared_disk_mib=512))
+    vcs.lab.each(lambda m: vcs.install(m.spec.node))
+    trace_on(vcs, *NODES)
+    for n in NODES:
+        vcs.start(n)
+    vcs.wait_quorate(*NODES)
+    vcs.wait_dlm(*NODES)
+    return vcs
+
+
+@pytest.fixture(scope="module")
+def made(three: VcsCluster) -> VcsCluster:
+    """The same with a GFS2 on the shared disk."""
+    three.mkfs(journals=len(NODES))
+    return three
+
+
+@pytest.fixture
+def gfs2(made: VcsCluster) -> VcsCluster:
+    """GFS2 mounted on all three, also when the story before has killed a node."""
+    mounted_everywhere(made)
+    return made

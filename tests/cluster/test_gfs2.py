@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""GFS2 on three machines through the switch: written by all, one of them killed, nothing lost, and a clean file system at the end."""
+
+from __future__ import annotations
+
+import pytest
+from vcslab.cluster import SHARED_DISK, VcsCluster
+from vcslab.evidence import fences, no_start_before_fence
+from vcslab.story import cross_read, kill_under_load, verify_file, wait_group, wait_writing
+
+from tests.cluster.conftest import NODES, bring_back
+
+pytestmark = pytest.mark.vm
+
+
+def key_of(node: int, log: str) -> str:
+    """How the workload's file names the writer whose log this is."""
+    return f"{node}/{int(log.removeprefix('writer')):08x}"
+
+
+@pytest.mark.parametrize("victim", [2, 1])
+def test_a_killed_node_loses_nothing_that_was_fsynced(gfs2: VcsCluster, victim: int) -> None:
+    """All write one file; the victim's power is cut. The other two start only after its fence, replay its journal and write on; both find
+    every record that the victim had fsynced. It boots again, mounts, and reads the same. Node 1 is the one that fences others."""
+    cross_read(gfs2, NODES)
+    logs = {n: gfs2.start_writer(n) for n in NODES}
+    wait_writing(gfs2, logs, 10)
+
+    kill, fsynced = kill_under_load(gfs2, victim, logs)
+    assert fsynced >= 10
+
+    cut_ns = next(e.host_ns for e in reversed(gfs2.lab.timeline.entries(kernel=False)) if e.node == victim and e.event == "power cut")
+    survivors = {n: log for n, log in logs.items() if n != victim}
+    fence = no_start_before_fence(gfs2, survivors, victim, since_ns=cut_ns)
+    assert fence.asked_by in survivors
+    assert len(fences(gfs2, victim, since_ns=cut_ns)) == 1, "one fence is enough"
+    print(f"victim {victim}: writes went on {kill.all_write:.0f} ms after the cut: {kill}")
+
+    wait_writing(gfs2, survivors, 10)
+    for n in survivors:
+        gfs2.stop_writers(n)
+    for n in survivors:
+        verify_file(gfs2, n, key_of(victim, logs[victim]), fsynced)
+    wait_group(gfs2, survivors)
+
+    bring_back(gfs2)
+    gfs2.wait_quorate(*NODES)
+    gfs2.mount(victim)
+    wait_group(gfs2, NODES)
+    verify_file(gfs2, victim, key_of(victim, logs[victim]), fsynced)
+    for n, log in survivors.items():
+        verify_file(gfs2, victim, key_of(n, log), max(r["own"] for r in gfs2.written(n, log)))
+    cross_read(gfs2, NODES)
+
+
+def test_after_all_unmount_the_file_system_is_clean(gfs2: VcsCluster) -> None:
+    """Unmounted everywhere while nothing is broken: no lockspace is left, and fsck finds nothing to mend."""
+    cross_read(gfs2, NODES)
+    for n in NODES:
+        gfs2.umount(n)
+    for n in NODES:
+        assert not gfs2[n].run("ls /sys/kernel/dlm").out.strip(), f"node {n} still has a lockspace"
+        assert not gfs2.group(n), f"node {n} still has the lockspace's group"
+    found = gfs2[1].run(f"fsck.gfs2 -n {SHARED_DISK}", timeout=120)
+    assert found.rc == 0, found.out + found.err
+    assert "ould have been" not in found.out and "rror" not in found.out, found.out
