@@ -76,6 +76,8 @@ class Coordinator:
         "Nodes declared off while this node waited for all; kept over configurations, told in the Exchange."
         self.off: set[int] = set()
         "The same, as ordered in this ring."
+        self.off_wanted: set[int] = set()
+        "Said to this node by an administrator, not ordered yet."
         self.late = False
         self.feed = Feeder(config, local, message_max)
         self._assembler = messages.Assembler()
@@ -108,7 +110,7 @@ class Coordinator:
         elif isinstance(event, LeaveCluster):
             self._leave_cluster()
         elif isinstance(event, FenceAck):
-            self.feed.say(NodeOff(event.nodeid))
+            self.off_wanted.add(event.nodeid)
         else:
             assert isinstance(event, Tick)
         self._advance(now_ns)
@@ -156,17 +158,19 @@ class Coordinator:
         elif self.mode is Mode.PRIMARY:
             self._apply(sender, body)
         elif self.mode is Mode.WAITING and isinstance(body, NodeOff):
-            self._own(sender, body)
+            self._own(sender, body, True)
             self.acked.add(body.nodeid)
             self.off.add(body.nodeid)
             self._cold()
         else:
             self.counters["unmerged"] += 1
-            self._own(sender, body)
+            self._own(sender, body, True)
 
-    def _own(self, sender: Processor, body: Body) -> None:
+    def _own(self, sender: Processor, body: Body, changed: bool) -> None:
         if sender == self.local and not isinstance(body, Exchange | Snapshot):
-            self.feed.said.discard(body)
+            self.feed.heard(body, changed)
+            if isinstance(body, NodeOff):
+                self.off_wanted.discard(body.nodeid)
 
     def _rotation(self, event: Rotation) -> None:
         """SAFETY S9: evidence of this regular, merged, quorate configuration, and of a node that is a sound member of it."""
@@ -274,10 +278,12 @@ class Coordinator:
             self.state.rejected += 1
             self.state.version += 1
             return
-        self._own(sender, body)
+        self._own(sender, body, changed)
         if not changed:
             self.counters["stale"] += 1
+            self.feed.out.extend(notes)
             return
+        self.feed.vain.clear()
         trial.version += 1
         self.state = trial
         self.feed.out.extend(notes)
@@ -302,6 +308,9 @@ class Coordinator:
             self._sent_exchange = True
             self.feed.submit(self._exchange())
         boots = {m.nodeid: m.boot for m in self.members}
+        if self.mode in (Mode.PRIMARY, Mode.WAITING):
+            for nodeid in sorted(self.off_wanted):
+                self.feed.say(NodeOff(nodeid))
         if self.mode is Mode.PRIMARY:
             self.feed.primary(self.state, self.ring, boots, now_ns)
         elif self.mode in (Mode.INQUORATE, Mode.WAITING):

@@ -55,6 +55,8 @@ class Feeder:
     "Ordered of the switch since it was read last: name -> (event, phase); LeftGroup is phase -1."
     said: set[Body] = field(default_factory=set)
     "Submitted, not delivered yet."
+    vain: set[Body] = field(default_factory=set)
+    "Delivered without any effect: not worth repeating before something has changed."
     view: InstallView | None = None
     durable: bytes = b""
     durable_of: State | None = None
@@ -74,18 +76,28 @@ class Feeder:
     def new_ring(self) -> None:
         """Whatever was said in the old ring and not delivered will not be."""
         self.said.clear()
+        self.vain.clear()
         self.local_stops = 0
 
     def read(self, groups: tuple[Group, ...]) -> None:
-        self.switch = {g.name: g for g in groups}
+        switch = {g.name: g for g in groups}
+        if switch != self.switch:
+            self.vain.clear()
+        self.switch = switch
         self.ordered.clear()
         self.expelled &= self.switch.keys()
 
     def say(self, body: Body) -> None:
-        """Submit once; again only after it was delivered, or in a new ring."""
-        if body not in self.said:
+        """Submit once; again only after it was delivered, or in a new ring, and not if it was in vain."""
+        if body not in self.said and body not in self.vain:
             self.said.add(body)
             self.submit(body)
+
+    def heard(self, body: Body, changed: bool) -> None:
+        """Our own message was delivered; ``changed``: the state is another one since."""
+        self.said.discard(body)
+        if not changed:
+            self.vain.add(body)
 
     def submit(self, body: Body) -> None:
         self.out.extend(Submit(part, Order.SAFE) for part in split(encode(body), self.message_max))
@@ -252,7 +264,7 @@ class Feeder:
         node = state.nodes[self.local.nodeid]
         if node.status == LEFT and (node.boot, node.engine) == (self.local.boot, self.local.engine):
             self.leave_done()
-        elif self.leave_wanted:
+        elif self.leave_wanted and not any(g.has(self.local.nodeid) for g in state.groups.values()):
             self.say(NodeLeave())
 
     def leave_done(self) -> None:

@@ -95,7 +95,10 @@ def retry(state: State, sender: int, key: tuple[int, int], attempt: int, notes: 
 
 
 def off(state: State, nodeid: int, notes: list[Notice]) -> bool:
-    """An administrator stated that the node is off: every obligation about it ends, unless it is plainly alive as it was."""
+    """An administrator stated that the node is off: every obligation about it ends. Refused while its daemon is here to be heard."""
+    if nodeid in state.ring_members:
+        notes.append(Notice("fence_ack_refused", {"nodeid": nodeid, "why": "its daemon is a member of this very configuration"}))
+        return False
     keys = [k for k in state.obligations if k[0] == nodeid]
     for key in keys:
         discharge(state, key, "acknowledged by an administrator", notes)
