@@ -20,7 +20,8 @@ from harness import Cluster
 pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).parents[2]
-KERNELS = ("6.1", "6.12")
+# Under xdist (--dist loadgroup) all cases of a kernel stay in one worker, so that its machine boots once.
+KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"contract-{s}")) for s in ("6.1", "6.12")]
 GUEST_FILES = ("tests/kernel/guest_contract.py", "tests/kernel/guest_module.py")
 RESULTS = "/run/contract.xml"
 GUEST_LIMIT_S = 400.0
