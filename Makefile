@@ -95,3 +95,13 @@ lint: venv ## ruff, mypy (and that it saw every file), codespell where it is ins
 
 man-table: venv ## put the table of all keys into docs/man/cluster.toml.5.md
 	@$(PY) -m vcs.config.schema docs/man/cluster.toml.5.md
+
+# --- simulation -------------------------------------------------------------------------------------------------------
+.PHONY: sim sim-canaries
+N ?= 2000
+SEED ?= 1
+sim: venv ## the cluster in one process, from seeds: N=2000 SEED=1; a failing seed prints its replay
+	@$(PY) -m tests.sim.run --seed $(SEED) --count $(N) $(if $(filter 1,$(N)),--trace)
+
+sim-canaries: venv ## break each rule on purpose: the checkers must catch it
+	@$(PY) -m tests.sim.canaries
