@@ -321,6 +321,16 @@ def test_every_target_is_in_the_help() -> None:
     assert {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line.strip()} == told
 
 
+def test_nobody_opens_dlm_monitor() -> None:
+    """SAFETY S18: its last close stops every lockspace of the node, without a barrier. Only comments may speak of it."""
+    for package in ("vcs", "bridge", "membership", "dlm_glue"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            docs = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
+            spoken = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
+            assert not [text for text in spoken if "dlm-monitor" in text or "dlm_monitor" in text], path
+
+
 # --- the tests of this file's own means -------------------------------------------------------------------------------
 
 
