@@ -22,7 +22,7 @@ pytestmark = pytest.mark.vm
 ROOT = Path(__file__).parents[2]
 # Under xdist (--dist loadgroup) all cases of a kernel stay in one worker, so that its machine boots once.
 KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"contract-{s}")) for s in ("6.1", "6.12")]
-GUEST_FILES = ("tests/kernel/guest_contract.py", "tests/kernel/guest_module.py")
+GUEST_FILES = ("tests/kernel/guest_contract.py", "tests/kernel/guest_module.py", "tests/kernel/guest_stress.py")
 RESULTS = "/run/contract.xml"
 GUEST_LIMIT_S = 400.0
 COMMAND = (
@@ -74,7 +74,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
     def run(series: str) -> Run:
         if series not in runs:
-            cluster = Cluster(1, series, artifacts=tmp_path_factory.mktemp(f"contract-{series}"))
+            cluster = Cluster(1, series, cpus=2, artifacts=tmp_path_factory.mktemp(f"contract-{series}"))
             cluster.__enter__()
             runs[series] = Run(cluster, "")
             result = cluster[1].run(COMMAND, GUEST_LIMIT_S)
