@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from bridge.coordinator.api import FenceAck
 from tests.sim.cluster import Cluster
 from tests.sim.world import MS, SECOND
 
@@ -29,7 +30,7 @@ class Faults:
             "power": self._power, "kill": self._kill, "kill_all": self._kill_all, "partition": self._partition,
             "singles": self._singles, "pause": self._pause, "device": self._device, "leave": self._leave, "unmount": self._unmount,
             "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
-            "one_way": self._one_way, "noise": self._noise,
+            "one_way": self._one_way, "noise": self._noise, "acknowledge": self._acknowledge, "leave_all": self._leave_all,
         }
         chosen = [name for name in menu if self.rng.random() < 0.45] or ["power"]
         self.menu = [menu[name] for name in chosen]
@@ -146,6 +147,19 @@ class Faults:
         machine = self.cluster.machines[self._some()]
         machine.wanted = False
         self.cluster.after(self.rng.randint(1, 8) * SECOND, lambda: setattr(machine, "wanted", True))
+
+    def _leave_all(self) -> None:
+        """The whole cluster is shut down in order, and comes back (SAFETY S21)."""
+        for machine in self.cluster.machines.values():
+            machine.wanted = False
+            self.cluster.after(self.rng.randint(3000, 6000) * MS, lambda m=machine: setattr(m, "wanted", True))  # type: ignore[misc]
+
+    def _acknowledge(self) -> None:
+        """An administrator who sees a machine that is off says so, to any daemon."""
+        off = [n for n, m in self.cluster.machines.items() if not m.on]
+        daemons = [m.daemon for m in self.cluster.machines.values() if m.daemon is not None and not m.paused]
+        if off and daemons:
+            self.rng.choice(daemons).feed(FenceAck(self.rng.choice(off)))
 
     def _unmount(self) -> None:
         machine = self.cluster.machines[self._some()]

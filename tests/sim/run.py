@@ -39,6 +39,12 @@ real engine, the real engine alone with the harshest network."""
 REPLAYED = 4
 "So many seeds are run a second time, in a process of their own: the same seed must give the same trace."
 PROCESSES = 2
+ENOUGH = 200
+EXERCISED = frozenset({
+    "configuration", "view_installed", "node_failed", "node_joined", "node_left", "obligation", "fence_launched", "fence_result",
+    "group_stop", "group_start", "group_finish", "group_left", "merged", "waiting_for_all", "new", "readmitted",
+})
+"A run of ENOUGH seeds that does not show each of these proves nothing about it, and fails."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,10 @@ def batch(seeds: range, layer: str = "", trace: bool = False) -> int:
             failed.append(outcome)
             print(f"FAILED the same seed gave two traces ({outcome.layer})\nreplay: {_replay_command(outcome)}")
     _summary(outcomes, time.monotonic() - began)
+    unseen = EXERCISED - set().union(*(o.seen for o in outcomes))
+    if unseen and len(seeds) >= ENOUGH and not layer:
+        print(f"FAILED these seeds never showed: {', '.join(sorted(unseen))}")
+        return 1
     bad = len({o.seed for o in failed})
     print(f"{len(seeds) - bad} passed, {bad} failed")
     return 1 if failed else 0

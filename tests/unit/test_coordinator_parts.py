@@ -216,10 +216,10 @@ def test_a_failed_member_is_owed_a_fence_for_what_it_may_hold() -> None:
     fencing.fail_node(s, 3, notes, "test")  # type: ignore[arg-type]
     assert s.obligations[3, 33].groups.keys() == {"g"}
     answer(s)
-    assert s.groups["g"].phase is Phase.STOP
+    assert s.groups["g"].phase == Phase.STOP
     fencing.result(s, 1, (3, 33), 0, True, "", [])
     answer(s)
-    assert s.groups["g"].phase is Phase.FINISH
+    assert s.groups["g"].phase == Phase.FINISH
 
 
 def test_an_obligation_about_everything_blocks_everything() -> None:

@@ -69,6 +69,8 @@ class GroupCheckers:
             self._view(daemon, effect)
         elif isinstance(effect, co.Notice):
             self.seen.add(effect.event)
+            if effect.event == "node_joined":
+                self.seen.add(str(effect.fields["how"]))
             if effect.event == "rejected":
                 self.fail("rejected", f"node {daemon.machine.nodeid}: {effect.fields}")
 
@@ -122,7 +124,7 @@ class GroupCheckers:
     # --- after every input -------------------------------------------------------------------------------------------------
     def handled(self, daemon: Daemon, effects: list[co.Effect]) -> None:
         c = daemon.coordinator
-        decided = co.StartGroup | co.FinishGroup | co.LaunchFence | co.RenewLease | co.Persist
+        decided = co.StartGroup | co.FinishGroup | co.LaunchFence | co.RenewLease
         orders = [e for e in effects if isinstance(e, decided)]
         if orders and daemon.transitional:
             self.fail("decided_in_transition", f"node {daemon.machine.nodeid}: {orders[0]}")
