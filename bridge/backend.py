@@ -59,7 +59,7 @@ class ComponentBackend:
             },
             "engine": c.engine.status() if c.engine is not None else {},
             "fencing": self._fencing(picture),
-            "notes": self._notes(picture),
+            "notes": [*self._notes(picture), *_refused_frames(c.engine.status() if c.engine is not None else {})],
         }
         quorum = picture.get("quorum")
         if quorum:
@@ -174,6 +174,21 @@ class ComponentBackend:
         if counters.get("garbage"):
             notes.append(f"{counters['garbage']} ordered messages were not understood: do all nodes run the same version?")
         return notes
+
+
+def _refused_frames(engine: Mapping[str, object]) -> list[str]:
+    """Frames that the engine could not open, for the person who has to mend it."""
+    counters = engine.get("counters")
+    if not isinstance(counters, Mapping):
+        return []
+    notes = []
+    if number := counters.get("dropped_seal"):
+        notes.append(f"{number} frames were not sealed with this node's key: is cluster.key the same on every node?")
+    if number := counters.get("dropped_version"):
+        notes.append(f"{number} frames have another protocol version: do all nodes run the same vcsd?")
+    if number := counters.get("dropped_unknown_node"):
+        notes.append(f"{number} frames came from a node that cluster.toml does not know: is cluster.toml the same on every node?")
+    return notes
 
 
 def _state(row: Picture, owed: bool, fenced: bool) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.machine import Machine
 
 DONE, FAILED, OFF = 0, 1, 2
+HELD_MAX_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,12 @@ class PowerSwitch:
         self._record = record
         self._log = log
         self._locks = {node: threading.Lock() for node in range(1, nodes + 1)}
+        self._count = threading.Lock()
         self.broken: set[int] = set()  #: victims that the switch fails to cut
         self.delay_s = 0.0  #: before every off and reboot
+        self.serving = 0  #: requests that are being served now
+        self._free = threading.Event()
+        self._free.set()
         self.boot_after_reboot = True  #: False: a reboot leaves the victim off, for a test that boots it itself
         self.history: list[PowerRequest] = []
 
@@ -49,9 +54,18 @@ class PowerSwitch:
         """Fail requests for `victims`; without arguments for all nodes."""
         self.broken = set(victims or self._machines)
 
+    def hold(self) -> None:
+        """A switch that is slow until the story says release(): offs and reboots wait for that, two minutes at most."""
+        self._free.clear()
+
+    def release(self) -> None:
+        """Let what waits be done."""
+        self._free.set()
+
     def set_working(self) -> None:
         """Neither broken nor slow."""
         self.broken, self.delay_s = set(), 0.0
+        self.release()
 
     def answer(self, asker: Machine, line: str) -> str:
         """Serve `action plug` for `asker`; `code text` for the agent."""
@@ -59,10 +73,15 @@ class PowerSwitch:
         action, _, plug = line.partition(" ")
         victim = self._victim(plug.strip())
         gone = 0
+        with self._count:
+            self.serving += 1
         try:
             code, text, gone = self._serve(action, victim, plug)
         except LabError as error:
             code, text = FAILED, str(error)
+        finally:
+            with self._count:
+                self.serving -= 1
         request = PowerRequest(asker.spec.node, action, victim, asked, gone, code, time.monotonic_ns())
         self.history.append(request)
         with open(self._log, "a", encoding="ascii") as file:
@@ -94,6 +113,7 @@ class PowerSwitch:
         with self._locks[victim]:
             if action in ("off", "reboot"):
                 time.sleep(self.delay_s)  # a slow switch, by the test's wish
+                self._free.wait(HELD_MAX_S)
                 gone = machine.power_off()
             if not machine.on and (action == "on" or (action == "reboot" and self.boot_after_reboot)):
                 machine.power_on()

@@ -56,12 +56,15 @@ class VcsCluster:
         """Configuration, key, modules: what packaging and boot would do."""
         m = self[node]
         m.write("/etc/vcs/cluster.toml", self.toml)
-        m.write("/etc/vcs/cluster.key", KEY + "\n", mode=0o600)
+        self.install_key(node)
         m.run("modprobe vcs && modprobe dlm && modprobe gfs2", timeout=60, check=True)
         m.write(WORKLOAD, self._workload)
         m.run(["mkdir", "-p", MOUNTPOINT], check=True)
         # /var/lib/vcs outlives the power: obligations and ring sequences are read back after a reboot (SAFETY S6)
         m.run("mkdir -p /var/lib/vcs && mount /dev/disk/by-id/virtio-own /var/lib/vcs", check=True)
+
+    def install_key(self, node: int) -> None:
+        self[node].write("/etc/vcs/cluster.key", KEY + "\n", mode=0o600)
 
     def start(self, node: int, *, log: str = "vcsd") -> None:
         """Start vcsd and return; see wait_quorate."""
@@ -121,6 +124,11 @@ class VcsCluster:
 
     def wait(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
         return self.lab.wait(condition, timeout, what)
+
+    @staticmethod
+    def now_ns() -> int:
+        """The host's clock, that of the timeline and of all evidence."""
+        return time.monotonic_ns()
 
     # --- GFS2 ---------------------------------------------------------------------------------------------------------
 

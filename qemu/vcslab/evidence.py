@@ -16,6 +16,7 @@ from harness.power import PowerRequest
 from vcslab.cluster import FSNAME, VcsCluster
 from vcslab.story import check
 
+GROUP = f"dlm:{FSNAME}"
 TRACING = "/sys/kernel/tracing"
 EVENTS = (
     "vcs_view_install", "vcs_provider_attach", "vcs_provider_detach", "vcs_provider_lost", "vcs_group_join", "vcs_group_leave",
@@ -41,7 +42,7 @@ def trace_on(cluster: VcsCluster, *nodes: int) -> None:
     cluster.lab.each(lambda m: m.run(script, check=True), *nodes)
 
 
-def traced(cluster: VcsCluster, node: int, event: str = "", *, since_ns: int = 0, group: str = f"dlm:{FSNAME}") -> list[Traced]:
+def traced(cluster: VcsCluster, node: int, event: str = "", *, since_ns: int = 0, group: str = GROUP) -> list[Traced]:
     """The recorded tracepoints after the host's ``since_ns``; those of other groups than ``group`` are left out."""
     machine = cluster[node]
     shift = machine.measure_clock().boottime_ns
@@ -70,24 +71,28 @@ def wait_fenced(cluster: VcsCluster, victim: int, *, since_ns: int, timeout: flo
     return fences(cluster, victim, since_ns=since_ns)[0]
 
 
-def wait_started(cluster: VcsCluster, survivors: Iterable[int], *, since_ns: int, timeout: float = 60) -> dict[int, Traced]:
+def wait_started(
+    cluster: VcsCluster, survivors: Iterable[int], *, since_ns: int, group: str = GROUP, timeout: float = 60
+) -> dict[int, Traced]:
     """Until the kernels of ``survivors`` have been given a start after ``since_ns``; the first of each."""
     nodes = list(survivors)
     starts: dict[int, Traced] = {}
 
     def all_started() -> bool:
         for n in nodes:
-            if n not in starts and (found := traced(cluster, n, "vcs_group_start", since_ns=since_ns)):
+            if n not in starts and (found := traced(cluster, n, "vcs_group_start", since_ns=since_ns, group=group)):
                 starts[n] = found[0]
         return len(starts) == len(nodes)
 
-    cluster.wait(all_started, timeout, f"a start of dlm:{FSNAME} on nodes {nodes}")
+    cluster.wait(all_started, timeout, f"a start of {group} on nodes {nodes}")
     return starts
 
 
-def no_start_before_fence(cluster: VcsCluster, survivors: Iterable[int], victim: int, *, since_ns: int) -> PowerRequest:
+def no_start_before_fence(
+    cluster: VcsCluster, survivors: Iterable[int], victim: int, *, since_ns: int, group: str = GROUP
+) -> PowerRequest:
     """Every survivor's first start since ``since_ns`` came after the power switch had answered that the victim is gone (SAFETY S4, S15)."""
-    starts = wait_started(cluster, survivors, since_ns=since_ns)
+    starts = wait_started(cluster, survivors, since_ns=since_ns, group=group)
     done = fences(cluster, victim, since_ns=since_ns)
     check(done, f"nodes {sorted(starts)} started, and nobody had node {victim} fenced")
     fence = done[0]

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from harness import Cluster
+
 from vcslab.cluster import MOUNTPOINT, VcsCluster
 from vcslab.story import wait_group
 
 
-def setup(lab: Cluster) -> None:
-    """vcsd on every node, one GFS2 on the shared disk, mounted everywhere."""
+def setup(lab: Cluster, extra: str = "") -> None:
+    """vcsd on every node, one GFS2 on the shared disk, mounted everywhere; ``extra`` is appended to the configuration."""
     nodes = [m.spec.node for m in lab]
-    vcs = VcsCluster(lab)
+    vcs = VcsCluster(lab, extra=extra)
     print("== vcsd starts on every node", flush=True)
     vcs.up(*nodes)
     print(f"== GFS2 is made and mounted on {MOUNTPOINT}", flush=True)

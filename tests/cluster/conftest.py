@@ -5,17 +5,28 @@ from __future__ import annotations
 
 import pytest
 from harness.pytest_plugin import Factory
+from vcslab import shell
 from vcslab.cluster import VcsCluster
 from vcslab.evidence import trace_on
 from vcslab.story import wait_group
 
 NODES = (1, 2, 3)
+PATIENT = """
+[totem]
+token_ms = 1500
+consensus_ms = 700
+[lease]
+lease_ms = 12000
+"""
+"""These stories are about what must never happen, not about how soon: a host that is busy with other things must not look like a dead
+node. `make demo` measures, with the defaults."""
 
 
 def bring_back(vcs: VcsCluster, *nodes: int) -> None:
     """Nodes without power boot and start vcsd; the others are as they are."""
     vcs.lab.power.set_working()
     vcs.lab.network.heal()
+    vcs.wait(lambda: not vcs.lab.power.serving, 30, "the power switch to do what it was asked for")
     off = [n for n in nodes or NODES if not vcs[n].on]
     vcs.lab.boot(*off) if off else None
     vcs.lab.each(lambda m: vcs.install(m.spec.node), *off) if off else None
@@ -38,7 +49,7 @@ def mounted_everywhere(vcs: VcsCluster) -> None:
 @pytest.fixture(scope="module")
 def three(module_cluster: Factory) -> VcsCluster:
     """Three nodes, quorate, nothing mounted; their switches' tracepoints are recorded."""
-    vcs = VcsCluster(module_cluster(nodes=3, shared_disk_mib=512))
+    vcs = VcsCluster(module_cluster(nodes=3, shared_disk_mib=512), extra=PATIENT)
     vcs.lab.each(lambda m: vcs.install(m.spec.node))
     trace_on(vcs, *NODES)
     for n in NODES:
@@ -49,10 +60,13 @@ def three(module_cluster: Factory) -> VcsCluster:
 
 
 @pytest.fixture(scope="module")
-def made(three: VcsCluster) -> VcsCluster:
-    """The same with a GFS2 on the shared disk."""
-    three.mkfs(journals=len(NODES))
-    return three
+def made(module_cluster: Factory) -> VcsCluster:
+    """The cluster of `make shell`: GFS2 made on the shared disk and mounted on all three."""
+    lab = module_cluster(nodes=3, shared_disk_mib=512)
+    shell.setup(lab, PATIENT)
+    vcs = VcsCluster(lab, extra=PATIENT)
+    trace_on(vcs, *NODES)
+    return vcs
 
 
 @pytest.fixture
