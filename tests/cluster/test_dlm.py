@@ -193,10 +193,9 @@ def test_leave_down_to_nobody_and_back(lockspace: VcsCluster) -> None:
             takes_turns(vcs, *rest, resource=f"rest{len(rest)}")
     assert len(vcs.lab.power.history) == fenced, "nobody is fenced for leaving"
 
-    back_ns = vcs.lab.timeline.start_ns
+    back_ns = vcs.now_ns()
     vcs.start(1, log="vcsd-back")
     waits_for(vcs, 1, "node2", "node3")
-    back_ns = max(e.host_ns for e in vcs.lab.timeline.entries(kernel=False))
     early = vcs[1].spawn(f"exec {USER} create", log="early")
     vcs.wait(lambda: vcs.group(1, SPACE).get("state") == "joining", 20, "node 1 to ask for the lockspace")
     vcs.start(2, log="vcsd-back")

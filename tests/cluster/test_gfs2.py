@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from vcslab.cluster import SHARED_DISK, VcsCluster
+from vcslab.cluster import SHARED_DISK, VcsCluster, parse_list
 from vcslab.evidence import fences, no_start_before_fence
 from vcslab.story import cross_read, kill_under_load, verify_file, wait_group, wait_writing
 
+from tests.cluster.commands import agrees_with_kernel, ask
 from tests.cluster.conftest import NODES, bring_back
 
 pytestmark = pytest.mark.vm
@@ -16,6 +17,22 @@ pytestmark = pytest.mark.vm
 def key_of(node: int, log: str) -> str:
     """How the workload's file names the writer whose log this is."""
     return f"{node}/{int(log.removeprefix('writer')):08x}"
+
+
+def test_every_node_says_what_its_kernel_says(gfs2: VcsCluster) -> None:
+    """The cluster of `make shell`: status, nodes, groups and why on each node, against /sys/kernel/vcs."""
+    for n in NODES:
+        agrees_with_kernel(gfs2, n, "vcsd")
+        nodes = ask(gfs2, n, "nodes", "nodes")
+        assert [(r["nodeid"], r["name"], r["state"], r["local"]) for r in nodes] == [(m, f"node{m}", "member", m == n) for m in NODES]
+        assert [r["nodeid"] for r in nodes] == parse_list(gfs2.sysfs(n, "view/members"))
+        assert int(nodes[n - 1]["incarnation"], 16) == int(gfs2.sysfs(n, "incarnation"), 0)
+        [group] = ask(gfs2, n, "groups", "groups")
+        assert group["members"] == list(NODES)
+        assert ask(gfs2, n, "why", "waits") == []
+    rings = {gfs2.sysfs(n, "view/ring") for n in NODES}
+    events = {gfs2.group(n)["event"] for n in NODES}
+    assert len(rings) == len(events) == 1, "three kernels, one history"
 
 
 @pytest.mark.parametrize("victim", [2, 1])

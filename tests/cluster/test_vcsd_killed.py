@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The daemons die and the machine lives: the membership's death is the node's, dlm_glue's is nobody's (SAFETY S1, S4, S15)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from vcslab.cluster import FSNAME, VcsCluster
+from vcslab.evidence import GROUP, fences, no_start_before_fence, traced, wait_fenced
+from vcslab.report import node_events
+from vcslab.story import cross_read, verify_file, wait_group, wait_writing
+
+from tests.cluster.commands import agrees_with_kernel, ask
+from tests.cluster.conftest import NODES, bring_back
+
+pytestmark = pytest.mark.vm
+
+VICTIM = 3
+SURVIVORS = (1, 2)
+AT_ONCE_MS = 1000
+"""What "at once" means: to run `kill` in the guest and to take the process's locked memory apart. Otherwise it would be the lease: 12 s."""
+
+
+def fsynced_by(vcs: VcsCluster, node: int, log: str, boot: int) -> tuple[str, int]:
+    """(key in the file, last fsynced counter) of a writer of that boot."""
+    key = f"{node}/{int(log.removeprefix('writer')):08x}"
+    return key, max(r["own"] for r in vcs.written(node, log, boot=boot))
+
+
+def lost_at(vcs: VcsCluster, node: int, since_ns: int) -> int:
+    """When the node's kernel noticed, host ns; its sysfs must say so too."""
+    vcs.wait(lambda: vcs.sysfs(node, "provider/state") == "lost", 10, f"node {node}'s kernel to count its provider as lost")
+    vcs.wait(lambda: vcs.group(node)["state"] == "lost", 10, f"node {node}'s group to be lost")
+    return traced(vcs, node, "vcs_provider_lost", since_ns=since_ns)[0].host_ns
+
+
+def stopped(vcs: VcsCluster, node: int, since_ns: int) -> bool:
+    """The node has stopped its lockspace for what happened after ``since_ns``, and said so."""
+    group = vcs.group(node)
+    told = traced(vcs, node, "vcs_group_stop", since_ns=since_ns)
+    return bool(told) and group["phase"] == "stop" and group["acked_event"] == group["event"]
+
+
+def ring_of(vcs: VcsCluster, node: int, since_ns: int) -> list[int]:
+    """Members of the last regular configuration that the node's engine has delivered since."""
+    rings = [e["members"] for e in node_events(vcs, node)
+             if e["event"] == "configuration" and e["kind"] == "regular" and e["host_ns"] > since_ns]  # fmt: skip
+    return list(rings[-1]) if rings else []
+
+
+def survivors_go_on(vcs: VcsCluster, logs: dict[int, str], boot: int) -> None:
+    """They write after the recovery, and both read everything the victim had fsynced in that boot."""
+    survivors = {n: logs[n] for n in SURVIVORS}
+    wait_group(vcs, SURVIVORS)
+    wait_writing(vcs, survivors, 10)
+    key, fsynced = fsynced_by(vcs, VICTIM, logs[VICTIM], boot)
+    for n in SURVIVORS:
+        vcs.stop_writers(n)
+    for n in SURVIVORS:
+        verify_file(vcs, n, key, fsynced)
+
+
+def and_back(vcs: VcsCluster) -> None:
+    bring_back(vcs)
+    vcs.wait_quorate(*NODES)
+    vcs.mount(VICTIM)
+    wait_group(vcs, NODES)
+    cross_read(vcs, NODES)
+
+
+def what_is_told(vcs: VcsCluster) -> None:
+    """While the fence is waited for: `vcs` of the victim reads the kernel and says lost, the survivors name what they wait for."""
+    agrees_with_kernel(vcs, VICTIM, "kernel")
+    [lost, *_] = ask(vcs, VICTIM, "why", "waits")
+    assert "provider is lost" in lost["what"] and "reboot" in lost["remedy"]
+    assert [w for w in ask(vcs, 1, "why", "waits") if w["subject"] == f"node node{VICTIM}" and "must be fenced" in w["what"]]
+    [owed] = ask(vcs, 1, "status", "status")["fencing"]
+    assert owed["nodeid"] == VICTIM and owed["state"] == "running" and owed["groups"] == [GROUP]
+    assert {r["nodeid"]: r["state"] for r in ask(vcs, 2, "nodes", "nodes")}[VICTIM] == "failed"
+
+
+def test_a_killed_vcsd_is_a_failed_node(gfs2: VcsCluster) -> None:
+    """kill -9 of vcsd under a busy mount: the kernel says lost at once, the node is fenced, nobody starts before that, no data is lost."""
+    logs = {n: gfs2.start_writer(n) for n in NODES}
+    wait_writing(gfs2, logs, 10)
+    boot = gfs2[VICTIM].boots
+    gfs2.lab.power.hold()  # so that the victim can be asked before it is cut off
+
+    killed_ns = gfs2.kill_daemon(VICTIM)
+    noticed_ms = (lost_at(gfs2, VICTIM, killed_ns) - killed_ns) / 1e6
+    assert gfs2[VICTIM].on and not fences(gfs2, VICTIM, since_ns=killed_ns), "this was to be seen before the fence"
+    assert noticed_ms < AT_ONCE_MS, f"the kernel noticed after {noticed_ms:.0f} ms"
+    assert gfs2.daemon_pid(VICTIM, "dlm_glue"), "dlm_glue must outlive vcsd: it stops the lockspaces"
+    gfs2.wait(lambda: all(stopped(gfs2, n, killed_ns) for n in SURVIVORS), 30, "the survivors to stop and to wait for the fence")
+    assert not any(traced(gfs2, n, "vcs_group_start", since_ns=killed_ns) for n in SURVIVORS)
+    what_is_told(gfs2)
+
+    gfs2.lab.power.release()
+    wait_fenced(gfs2, VICTIM, since_ns=killed_ns)
+    fence = no_start_before_fence(gfs2, SURVIVORS, VICTIM, since_ns=killed_ns)
+    assert {r["nodeid"]: r["state"] for r in ask(gfs2, 2, "nodes", "nodes")}[VICTIM] == "fenced"
+    print(f"noticed {noticed_ms:.1f} ms, fence asked {(fence.asked_ns - killed_ns) / 1e6:.0f} ms after the kill")
+    survivors_go_on(gfs2, logs, boot)
+    and_back(gfs2)
+
+
+def test_a_restarted_vcsd_is_no_newcomer(gfs2: VcsCluster) -> None:
+    """The same, and vcsd is up again before the fence is done. Its kernel still holds the mount of a failed membership: it gets no start,
+    the fence goes on, and the others start only after it."""
+    logs = {n: gfs2.start_writer(n) for n in NODES}
+    wait_writing(gfs2, logs, 10)
+    boot = gfs2[VICTIM].boots
+    gfs2.lab.power.hold()
+
+    killed_ns = gfs2.kill_daemon(VICTIM)
+    gfs2.start(VICTIM, log="vcsd-again")
+
+    def again(event: str) -> bool:
+        return any(e["event"] == event and e["host_ns"] > killed_ns for e in node_events(gfs2, VICTIM))
+
+    gfs2.wait(lambda: again("bridge_started"), 30, "the restarted vcsd")
+    up_ms = (time.monotonic_ns() - killed_ns) / 1e6
+    gfs2.wait(lambda: VICTIM in ring_of(gfs2, 1, killed_ns), 30, "a ring of the survivors with the restarted vcsd")
+    gfs2.wait(lambda: all(stopped(gfs2, n, killed_ns) for n in SURVIVORS), 30, "the survivors to stop and to wait for the fence")
+    assert gfs2[VICTIM].on and not fences(gfs2, VICTIM, since_ns=killed_ns)
+    waits = ask(gfs2, 1, "why", "waits")
+    assert any(f"until node{VICTIM} (node {VICTIM}) is fenced" in w["what"] and w["subject"] == f"group {GROUP}" for w in waits), waits
+    assert not any(traced(gfs2, n, "vcs_group_start", since_ns=killed_ns) for n in NODES), "a start before the fence"
+    assert gfs2.view(1)["members"] == [1, 2], "the restarted vcsd is in the ring and no member"
+    assert gfs2.group(VICTIM)["state"] == "lost"
+
+    gfs2.lab.power.release()
+    fence = wait_fenced(gfs2, VICTIM, since_ns=killed_ns)
+    no_start_before_fence(gfs2, SURVIVORS, VICTIM, since_ns=killed_ns)
+    mine = [e for e in node_events(gfs2, VICTIM) if e["host_ns"] > killed_ns]
+    assert not [e for e in mine if e["event"] in ("group_start", "ls_started")], "the failed node was given a start"
+    print(f"restarted in {up_ms:.0f} ms, fenced {(fence.gone_ns - killed_ns) / 1e6:.0f} ms after the kill")
+    survivors_go_on(gfs2, logs, boot)
+    and_back(gfs2)
+
+
+def test_a_killed_dlm_glue_harms_nobody(gfs2: VcsCluster) -> None:
+    """kill -9 of dlm_glue: vcsd starts it again, it takes the lockspace over, all write on, nobody is fenced; and it does its work: a node
+    leaves the lockspace and comes back."""
+    logs = {n: gfs2.start_writer(n) for n in NODES}
+    wait_writing(gfs2, logs, 10)
+    generation = gfs2.view(VICTIM)["generation"]
+    before = gfs2.daemon_pid(VICTIM, "dlm_glue")
+
+    killed_ns = gfs2.kill_daemon(VICTIM, "dlm_glue")
+    gfs2.wait(lambda: gfs2.daemon_pid(VICTIM, "dlm_glue") not in (0, before), 20, "a new dlm_glue")
+    gfs2.wait(
+        lambda: [e for e in node_events(gfs2, VICTIM) if e["event"] == "glue_started" and e["host_ns"] > killed_ns
+                 and FSNAME in e["lockspaces"]],
+        30, "the new dlm_glue to find the lockspace",
+    )  # fmt: skip
+    gfs2.wait(lambda: gfs2.sysfs(VICTIM, f"groups/dlm:{FSNAME}/orphan_since_ms") == "0", 20, "the group to be taken over")
+    wait_writing(gfs2, logs, 10)
+    assert gfs2.view(VICTIM)["generation"] == generation, "the membership has nothing to do with it"
+    assert not [r for r in gfs2.lab.power.history if r.action == "off" and r.asked_ns > killed_ns]
+
+    gfs2.stop_writers(1)
+    gfs2.umount(1)
+    wait_group(gfs2, (2, 3))
+    gfs2.mount(1)
+    wait_group(gfs2, NODES)
+    for n in (2, 3):
+        gfs2.stop_writers(n)
+    for n, log in logs.items():
+        verify_file(gfs2, 1, *fsynced_by(gfs2, n, log, gfs2[n].boots))
