@@ -27,7 +27,7 @@ from bridge.coordinator.api import (
     Submit,
 )
 from bridge.coordinator.messages import Ack, Body, FenceResult, FenceRetry, Join, Leave, NodeLeave, Overdue, encode, split
-from bridge.coordinator.state import LAUNCHED, LEFT, MEMBER, RETRY, GroupRec, Obligation, State, canonical
+from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, MEMBER, RETRY, GroupRec, Obligation, State, canonical
 from membership.api import Order, Processor
 from vcs.config.model import ClusterConfig
 from vcs.model import Group, GroupState, Member, Phase, RingId, event_id, event_text
@@ -155,6 +155,7 @@ class Feeder:
     # --- fencing ------------------------------------------------------------------------------------------------------------
     def _fences(self, state: State, now_ns: int) -> None:
         self.results = {k: r for k, r in self.results.items() if k in state.obligations}
+        self.launched = {k for k in self.launched if k[:2] in state.obligations}
         owed = {(o.nodeid, o.boot, o.attempt) for o in state.obligations.values()}
         self.retry_at = {k: t for k, t in self.retry_at.items() if k in owed}
         for obligation in sorted(state.obligations.values(), key=lambda o: o.key):
@@ -264,6 +265,8 @@ class Feeder:
         node = state.nodes[self.local.nodeid]
         if node.status == LEFT and (node.boot, node.engine) == (self.local.boot, self.local.engine):
             self.leave_done()
+        elif self.leave_wanted and node.status == FAILED and not self._switch():
+            self.leave_done()  # nobody's word is needed: to the others this node has failed already (SAFETY S21)
         elif self.leave_wanted and not any(g.has(self.local.nodeid) for g in state.groups.values()):
             self.say(NodeLeave())
 

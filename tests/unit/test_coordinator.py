@@ -379,6 +379,16 @@ def test_leaving_needs_no_quorum(three: Story) -> None:
     assert three.nodes[3].last(co.LeaveDone) == co.LeaveDone()
 
 
+def test_a_failed_node_may_leave_once_it_holds_nothing(three: Story) -> None:
+    three.restart_daemon(3)
+    three.form(1, 2, 3)
+    three.leave("gfs", 3)  # lost: gone at once
+    three.tell(3, co.LeaveCluster())
+    three.settle()
+    assert three.nodes[3].last(co.LeaveDone) == co.LeaveDone()
+    assert three.running("gfs") == {}  # its fence goes on all the same
+
+
 def test_a_node_in_a_group_may_not_leave(three: Story) -> None:
     three.tell(3, co.LeaveCluster())
     (refusal,) = three.nodes[3].notices("leave_refused")
