@@ -297,7 +297,7 @@ class Machine:
                 self.glue.unmount(name)
             if not self.glue.mounts:
                 self.daemon.feed(co.LeaveCluster())
-        self.later((150_000_000, 350_000_000), self._administrate)
+        self.later((300_000_000, 700_000_000), self._administrate)
 
     def lost_groups(self) -> Sequence[FakeGroup]:
         """Straight from the model's inside: it also knows whether a start was ever ordered."""

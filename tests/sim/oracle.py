@@ -20,7 +20,7 @@ HOP_NS = (200_000, 3_000_000)
 "How long one member takes to receive the next entry."
 FORM_NS = (5_000_000, 60_000_000)
 "How long a new configuration takes to form."
-ROTATE_NS = 50_000_000
+ROTATE_NS = 200_000_000
 
 
 @dataclass(slots=True)

@@ -32,7 +32,9 @@ from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConf
 
 SAFETY_NS = 25 * SECOND
 LIVENESS_NS = 120 * SECOND
-EVENTS_MAX = 60000
+EVENTS_MAX = 8000
+SAFETY_EVENTS = 3600
+"""The safety phase ends here at the latest: the rest is for becoming whole."""
 SHARES = {"oracle": 45, "totem": 30, "engine": 25}
 """Which layers the seeds run: whole machines over an ideal engine (quick, with the nastiest legal timing), whole machines over the
 real engine, the real engine alone with the harshest network."""
@@ -95,7 +97,7 @@ def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str =
     name = detail = ""
     try:
         faults.begin(world.now + SAFETY_NS)
-        world.run(world.now + SAFETY_NS)
+        world.run(world.now + SAFETY_NS, lambda: world.events >= SAFETY_EVENTS)
         faults.heal()
         heal_ns = world.now
         while cluster.unsettled() and world.now < heal_ns + LIVENESS_NS and world.events < EVENTS_MAX:
