@@ -231,15 +231,13 @@ class Coordinator:
         acked = merge.declared_off(self.present) | self.off
         absent = merge.missing(self.config, self.present, acked)
         self.votes = merge.cold_votes(self.config, state, self.present)
-        if self.config.quorum.wait_for_all and absent:
-            if self.mode is not Mode.WAITING:
-                self.feed.note("waiting_for_all", missing=absent)
-            self.mode = Mode.WAITING
-            self.late = True
-        elif not self.votes.quorate:
-            self.mode = Mode.INQUORATE
-        else:
+        if not absent or (self.votes.quorate and not self.config.quorum.wait_for_all):
             self._form(state, cold=True, acked=acked)
+            return
+        if self.mode is not Mode.WAITING:
+            self.feed.note("waiting_for_all", missing=absent)
+        self.mode = Mode.WAITING
+        self.late = True
 
     def _form(self, state: State, cold: bool, acked: frozenset[int] = frozenset()) -> None:
         """All members hold the same ``state``: go on with it if it makes us quorate, else only keep it."""

@@ -64,6 +64,36 @@ def test_an_administrator_ends_the_wait_for_all() -> None:
     assert story.running("gfs") == {1: (1, 2), 2: (1, 2)}
 
 
+def test_an_administrator_vouches_for_the_last_to_leave() -> None:
+    """3 was the last one and will never come back: only a person can know that."""
+    story = Story()
+    story.boot(1, 2, 3)
+    story.form(1, 2, 3)
+    for n, rest in ((1, (2, 3)), (2, (3,))):
+        leave_cluster(story, n, rest)
+    story.power_off(3)
+    story.boot(1, 2)
+    story.form(1, 2)
+    assert not quorate(story, 1)
+    story.tell(2, co.FenceAck(3))
+    story.settle()
+    assert quorate(story, 1)
+
+
+def test_leaving_while_the_ring_breaks_does_not_end_quorum_for_ever() -> None:
+    story = Story(2)
+    story.boot(1, 2)
+    story.form(1, 2)
+    story.tell(2, co.LeaveCluster())
+    story.transitional(1, 2)
+    story.settle()
+    assert story.nodes[1].coordinator.state.nodes[2].status == "leaving"
+    assert story.nodes[2].last(co.LeaveDone) is None
+    story.form(1, 2)
+    assert story.nodes[2].last(co.LeaveDone) == co.LeaveDone()
+    assert quorate(story, 1)
+
+
 def test_without_wait_for_all_the_unseen_node_is_fenced_first() -> None:
     story = Story(wait_for_all=False)
     story.boot(1, 2)

@@ -57,9 +57,23 @@ def test_no_two_disjoint_sides_are_quorate(count: int, shrunk: bool) -> None:
         assert not (quorum.count(config(count), after, a).quorate and quorum.count(config(count), before, b).quorate and a and b)
 
 
-def test_a_leave_of_a_transitional_configuration_costs_a_vote_and_is_still_expected() -> None:
-    nodes = {1: Node(MEMBER), 2: Node(MEMBER), 3: Node(LEAVING)}
-    assert quorum.count(config(3), nodes, (1, 3)) == quorum.Votes(1, 3)
+@pytest.mark.parametrize("count", range(2, 7))
+def test_leaves_that_only_one_side_may_count_on(count: int) -> None:
+    """Any number of leaves: one side was told in the regular configuration and does without them, the other in a transitional one."""
+    everybody = range(1, count + 1)
+    for gone in range(1, count + 1):
+        sure = {n: Node(LEFT if n <= gone else MEMBER) for n in everybody}
+        unsure = {n: Node(LEAVING if n <= gone else MEMBER) for n in everybody}
+        for bits in itertools.product((0, 1, 2), repeat=count):
+            a = [n for n, b in zip(everybody, bits, strict=True) if b == 1 and n > gone]
+            b = [n for n, b in zip(everybody, bits, strict=True) if b == 2]
+            assert not (a and b and quorum.count(config(count), sure, a).quorate and quorum.count(config(count), unsure, b).quorate)
+
+
+def test_a_leave_of_a_transitional_configuration_is_still_expected() -> None:
+    nodes = {1: Node(MEMBER), 2: Node(MEMBER), 3: Node(MEMBER), 4: Node(LEAVING), 5: Node(LEAVING)}
+    assert quorum.count(config(5), nodes, (3, 4, 5)) == quorum.Votes(2, 5)
+    assert quorum.count(config(5), nodes, (1, 2, 3, 4, 5)).quorate
 
 
 def test_a_returning_node_has_no_vote_before_its_merge() -> None:
