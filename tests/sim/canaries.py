@@ -50,6 +50,8 @@ class Canary:
     "Names of the checkers that may catch it."
     broken: Callable[[], Any]
     "Context manager in which the rule is broken."
+    faults: tuple[str, ...] = ()
+    "Faults that the breakage needs; empty: whatever the seeds draw."
     engine: str = ""
     "Name of the engine's canary, if the rule is below the coordinator."
 
@@ -127,13 +129,13 @@ def _reordered() -> Any:
 
 CANARIES: tuple[Canary, ...] = (
     Canary("start before fenced", frozenset({"start_before_fence", "obligation_lost"}), _start_before_fenced),
-    Canary("deliver across a hole", frozenset({"I6"}), nullcontext, "deliver_across_a_hole"),
+    Canary("deliver across a hole", frozenset({"I6"}), nullcontext, engine="deliver_across_a_hole"),
     Canary("quorum off by one", frozenset({"two_quorate_sides"}), _quorum_off_by_one),
     Canary("a skipped barrier", frozenset({"start_before_stop"}), _skipped_barrier),
     Canary("a stale acknowledgement accepted", frozenset({"stale_acknowledgement"}), _stale_acknowledgement),
     Canary("a start decided in a transitional configuration", frozenset({"decided_in_transition"}), _decided_in_transition),
     Canary("a restarted daemon taken for a clean newcomer", frozenset({"restarted_admitted"}), _restarted_admitted),
-    Canary("obligations forgotten over a restart", frozenset({"obligation_lost"}), _obligations_forgotten),
+    Canary("obligations forgotten over a restart", frozenset({"obligation_lost"}), _obligations_forgotten, ("cut_and_power",)),
     Canary("orders repeated out of place", frozenset({"order"}), _reordered),
 )
 
@@ -149,7 +151,7 @@ def hunt(canary: Canary, seeds: range = range(1, SEEDS_MAX + 1)) -> Outcome | No
         return None
     with canary.broken():
         for seed in seeds:
-            outcome = run(seed, layer="oracle")
+            outcome = run(seed, layer="oracle", faults=canary.faults)
             if not outcome.ok:
                 return outcome
     return None

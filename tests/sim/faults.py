@@ -22,7 +22,8 @@ class Wires(Protocol):
 
 
 class Faults:
-    def __init__(self, cluster: Cluster, wires: Wires) -> None:
+    def __init__(self, cluster: Cluster, wires: Wires, kinds: tuple[str, ...] = ()) -> None:
+        """``kinds``: only these, instead of what the seed draws."""
         self.cluster, self.wires = cluster, wires
         self.rng = cluster.world.rng("faults")
         self.until = 0
@@ -32,7 +33,7 @@ class Faults:
             "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
             "one_way": self._one_way, "noise": self._noise, "acknowledge": self._acknowledge, "leave_all": self._leave_all,
         }
-        chosen = [name for name in menu if self.rng.random() < 0.45] or ["power"]
+        chosen = list(kinds) or [name for name in menu if self.rng.random() < 0.45] or ["power"]
         self.menu = [menu[name] for name in chosen]
         self.mean_ns = self.rng.choice((1, 3, 6)) * SECOND
 

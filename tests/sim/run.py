@@ -82,8 +82,10 @@ def _engine_alone(seed: int) -> Outcome:
     return Outcome(seed, "engine", result.ok, name, detail, result.trace_hash, result.events, frozenset(), result.log)
 
 
-def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str = "") -> Outcome:
-    """One seed from beginning to end. ``layer`` is one of SHARES; the seed draws it otherwise."""
+def run(
+    seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str = "", faults: tuple[str, ...] = ()
+) -> Outcome:
+    """One seed from beginning to end. ``layer`` is one of SHARES, ``faults`` names of the menu; the seed draws them otherwise."""
     world = World(seed, EVENTS_MAX)
     config = draw_config(world.rng("config"))
     layer = layer or world.rng("layer").choices(tuple(SHARES), tuple(SHARES.values()))[0]
@@ -93,12 +95,12 @@ def run(seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str =
     world.trace("seed", seed, layer, config)
     cluster = Cluster(world, config, engine, GROUPS, make_coordinator)
     checkers = GroupCheckers(cluster)
-    faults = Faults(cluster, engine)
+    trouble = Faults(cluster, engine, faults)
     name = detail = ""
     try:
-        faults.begin(world.now + SAFETY_NS)
+        trouble.begin(world.now + SAFETY_NS)
         world.run(world.now + SAFETY_NS, lambda: world.events >= SAFETY_EVENTS)
-        faults.heal()
+        trouble.heal()
         heal_ns = world.now
         while cluster.unsettled() and world.now < heal_ns + LIVENESS_NS and world.events < EVENTS_MAX:
             world.run(world.now + SECOND // 4)
