@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bridge.coordinator.api import FenceAck
+from bridge.coordinator.state import FAILED
 from tests.sim.cluster import Cluster
 from tests.sim.world import MS, SECOND
 
@@ -63,16 +64,20 @@ class Faults:
                 machine.glue._hinted()
             else:
                 machine.power_on()
-        self._reset_alone()
+        self._reset_by_hand()
 
-    def _reset_alone(self) -> None:
-        """Nobody else can fence the only node of a cluster: its administrator presses the button."""
-        machines = list(self.cluster.machines.values())
-        if len(machines) == 1:
-            daemon = machines[0].daemon
-            if daemon is not None and daemon.coordinator.state.obligations:
-                machines[0].power_off()
-            self.cluster.after(5 * SECOND, self._reset_alone)
+    def _reset_by_hand(self) -> None:
+        """Where no other node can fence (one node, or no agent), an administrator presses the button of whoever has failed."""
+        if len(self.cluster.machines) > 1 and self.cluster.config.fencing.agent:
+            return
+        for machine in self.cluster.machines.values():
+            if machine.daemon is None:
+                continue
+            node = machine.daemon.coordinator.state.nodes.get(machine.nodeid)
+            if node is not None and node.status == FAILED and node.boot == machine.boot:
+                machine.power_off()
+                break
+        self.cluster.after(SECOND, self._reset_by_hand)
 
     def everybody(self) -> None:
         self.wires.connect([set(self.cluster.machines)])
