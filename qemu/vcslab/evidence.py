@@ -88,6 +88,14 @@ def wait_started(
     return starts
 
 
+def no_start(cluster: VcsCluster, *nodes: int, since_ns: int, group: str = GROUP) -> None:
+    """The kernels of ``nodes`` were given a stop of ``group`` after ``since_ns``, and no start. The stop proves that they are recorded."""
+    for node in nodes:
+        told = [t.event for t in traced(cluster, node, since_ns=since_ns, group=group)]
+        check("vcs_group_stop" in told, f"node {node}: no stop of {group} was recorded: {told}")
+        check("vcs_group_start" not in told, f"node {node} was given a start of {group}: {told}")
+
+
 def no_start_before_fence(
     cluster: VcsCluster, survivors: Iterable[int], victim: int, *, since_ns: int, group: str = GROUP
 ) -> PowerRequest:

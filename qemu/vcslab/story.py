@@ -63,9 +63,14 @@ def wait_writing(cluster: VcsCluster, logs: dict[int, str], records: int = 5, ti
 
 def kill_under_load(cluster: VcsCluster, victim: int, logs: dict[int, str]) -> tuple[Kill, int]:
     """Cut ``victim``'s power while all write. Returns the failover's phases and the last counter that the victim had fsynced."""
+    cut_ns = cluster[victim].power_off()
+    return failover(cluster, victim, cut_ns, logs)
+
+
+def failover(cluster: VcsCluster, victim: int, cut_ns: int, logs: dict[int, str]) -> tuple[Kill, int]:
+    """Wait until all survivors of ``victim``, which is off since ``cut_ns``, write again; see kill_under_load."""
     log = logs[victim]
     boot = cluster[victim].boots
-    cut_ns = cluster[victim].power_off()
     survivors = {n: name for n, name in logs.items() if n != victim}
     last: list[BaseException] = []
     deadline = time.monotonic() + RECOVERY_LIMIT_S

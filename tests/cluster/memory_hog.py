@@ -20,9 +20,9 @@ import sys
 import time
 
 CHUNK = 2 << 20
-DIRTY_BYTES = 48 << 20
+DIRTY_BYTES = 32 << 20
 "Of FILE; more than the kernel lets stay dirty in a machine of this size, so that writers wait for write-back."
-BLOCK = 64 << 10
+BLOCK = 512 << 10
 REPORT_S = 0.5
 
 

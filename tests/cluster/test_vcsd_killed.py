@@ -7,7 +7,7 @@ import time
 
 import pytest
 from vcslab.cluster import FSNAME, VcsCluster
-from vcslab.evidence import GROUP, fences, no_start_before_fence, traced, wait_fenced
+from vcslab.evidence import GROUP, fences, no_start, no_start_before_fence, traced, wait_fenced
 from vcslab.report import node_events
 from vcslab.story import cross_read, verify_file, wait_group, wait_writing
 
@@ -36,10 +36,10 @@ def lost_at(vcs: VcsCluster, node: int, since_ns: int) -> int:
 
 
 def stopped(vcs: VcsCluster, node: int, since_ns: int) -> bool:
-    """The node has stopped its lockspace for what happened after ``since_ns``, and said so."""
+    """The node has stopped its lockspace for what happened after ``since_ns``, and said so; or it was started even: no_start tells."""
     group = vcs.group(node)
-    told = traced(vcs, node, "vcs_group_stop", since_ns=since_ns)
-    return bool(told) and group["phase"] == "stop" and group["acked_event"] == group["event"]
+    told = [t.event for t in traced(vcs, node, since_ns=since_ns)]
+    return "vcs_group_start" in told or ("vcs_group_stop" in told and group["acked_event"] == group["event"])
 
 
 def ring_of(vcs: VcsCluster, node: int, since_ns: int) -> list[int]:
@@ -93,7 +93,7 @@ def test_a_killed_vcsd_is_a_failed_node(gfs2: VcsCluster) -> None:
     assert noticed_ms < AT_ONCE_MS, f"the kernel noticed after {noticed_ms:.0f} ms"
     assert gfs2.daemon_pid(VICTIM, "dlm_glue"), "dlm_glue must outlive vcsd: it stops the lockspaces"
     gfs2.wait(lambda: all(stopped(gfs2, n, killed_ns) for n in SURVIVORS), 30, "the survivors to stop and to wait for the fence")
-    assert not any(traced(gfs2, n, "vcs_group_start", since_ns=killed_ns) for n in SURVIVORS)
+    no_start(gfs2, *SURVIVORS, since_ns=killed_ns)
     what_is_told(gfs2)
 
     gfs2.lab.power.release()
@@ -126,7 +126,9 @@ def test_a_restarted_vcsd_is_no_newcomer(gfs2: VcsCluster) -> None:
     assert gfs2[VICTIM].on and not fences(gfs2, VICTIM, since_ns=killed_ns)
     waits = ask(gfs2, 1, "why", "waits")
     assert any(f"until node{VICTIM} (node {VICTIM}) is fenced" in w["what"] and w["subject"] == f"group {GROUP}" for w in waits), waits
-    assert not any(traced(gfs2, n, "vcs_group_start", since_ns=killed_ns) for n in NODES), "a start before the fence"
+    no_start(gfs2, *SURVIVORS, since_ns=killed_ns)
+    told = [t.event for t in traced(gfs2, VICTIM, since_ns=killed_ns)]
+    assert "vcs_group_lost" in told and "vcs_group_start" not in told, told
     assert gfs2.view(1)["members"] == [1, 2], "the restarted vcsd is in the ring and no member"
     assert gfs2.group(VICTIM)["state"] == "lost"
 
