@@ -133,13 +133,13 @@ class Oracle:
 
     def _rotate(self, ring: Ring) -> None:
         """One token rotation is complete, as long as everybody of the ring still turns it."""
-        seats = [self.seats.get(m.nodeid) for m in ring.members]
-        if not all(s is not None and s.ring is ring and not s.paused for s in seats) or not self._joined(ring):
+        seats = [s for m in ring.members if (s := self.seats.get(m.nodeid)) is not None and s.ring is ring]
+        if not seats:
             return
-        for seat in seats:
-            assert seat is not None
-            seat.sink(Rotation(ring.ring, ring.began[seat.who.nodeid]))
-            ring.began[seat.who.nodeid] = self.world.now
+        if len(seats) == len(ring.members) and not any(s.paused for s in seats) and self._joined(ring):
+            for seat in seats:
+                seat.sink(Rotation(ring.ring, ring.began[seat.who.nodeid]))
+                ring.began[seat.who.nodeid] = self.world.now
         self.world.after(ROTATE_NS, lambda: self._rotate(ring))
 
     # --- configurations -----------------------------------------------------------------------------------------------------
