@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NotRequired, TypedDict
 
-from vcs.model import Group, GroupFlags, Member, View, event_text
+from vcs.model import Group, GroupFlags, Member, Phase, View, event_text
 
 VERSION = 1
 "Of these shapes: the top-level ``version`` of every --json."
@@ -104,7 +104,7 @@ class GroupReport(TypedDict):
     phase: str
     "none, stop, start or finish: what the provider has ordered of ``event``."
     acked: bool
-    "The local consumer has acknowledged that phase."
+    "The local consumer has acknowledged that phase; finish needs none."
     members: list[int]
     "Whom the group runs on (last finished event), or will (once started)."
     nr_members: NotRequired[int]
@@ -152,7 +152,8 @@ def group_report(group: Group) -> GroupReport:
         "state": group.state.name.lower(),
         "event": event_text(group.event) if group.event else "",
         "phase": group.phase.name.lower(),
-        "acked": group.acked_event == group.event and group.acked_phase >= group.phase,
+        # Nobody waits for an acknowledgement of finish.
+        "acked": group.acked_event == group.event and group.acked_phase >= min(group.phase, Phase.START),
         "members": [m.nodeid for m in members],
         "owner": group.owner,
         "orphan_since_ms": group.orphan_since_ms,
