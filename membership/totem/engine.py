@@ -176,6 +176,8 @@ class TotemCore:
         peer.candidate_ns = now
         if core.local in message.heard:
             peer.promote(now)
+            # It may not know yet that we hear it: without a frame of ours that names it, it would refuse our commit token.
+            core.greet(peer, now)
             self._from_peer(peer, sender, message, now)
         else:
             core.count("not_introduced")

@@ -109,6 +109,8 @@ def join_forming(core: Core, sender: Processor, join: Join, now: int) -> None:
     forming = core.forming
     if forming is None or forming.ring.by_id.get(sender.nodeid) != sender or join.ring_seq < forming.ring.id.seq:
         core.count("join_ignored")
+        # It still gathers: perhaps because no frame of ours has named it yet, so that it refuses the commit token from us.
+        core.greet(core.peers[sender.nodeid], now)
         return
     enter(core, now, f"join of node {sender.nodeid} while forming")
     rule(core, sender, join, now, "join")

@@ -67,8 +67,8 @@ def test_every_cell_that_can_be_reached_is_reached() -> None:
 class Cluster:
     """Nodes with a log each; time passes with ``run``."""
 
-    def __init__(self, nodes: int = 3) -> None:
-        self.world = World("scenario", events_max=200_000)
+    def __init__(self, nodes: int = 3, seed: str = "scenario") -> None:
+        self.world = World(seed, events_max=200_000)
         self.network = Network(self.world, range(1, nodes + 1))
         self.confs: dict[int, list[Configuration]] = {n: [] for n in self.network.nodes}
         self.told: dict[int, list[bytes]] = {n: [] for n in self.network.nodes}
@@ -130,6 +130,26 @@ def test_t3_a_node_that_restarts_at_once_is_a_new_processor() -> None:
     took = c.until(lambda: all(c.members(n) == [1, 2, 3] and old not in c.confs[n][-1].members for n in (1, 2, 3)
                                if c.confs[n][-1].kind is Kind.REGULAR), SECOND)
     assert took < 450 * MS
+
+
+@pytest.mark.parametrize("victim", (1, 2, 3))
+def test_a_restarted_process_costs_no_bystander_its_place(victim: int) -> None:
+    """Whatever the order in which the new process and the others first hear each other: nobody else leaves the ring for it."""
+    for seed in range(40):
+        c = Cluster(seed=f"restart-{victim}-{seed}")
+        for link in c.network.links.values():
+            link.delay_ns = c.world.rng("delay").choice((MS // 10, MS, 3 * MS))
+        old = c.nodes[victim].processor
+        since = {n: len(c.confs[n]) for n in c.confs}
+        c.nodes[victim].crash()
+        c.nodes[victim].start(reboot=False)
+        c.run(3 * SECOND)
+        for n in (1, 2, 3):
+            assert c.members(n) == [1, 2, 3] and old not in c.confs[n][-1].members
+        for n in {1, 2, 3} - {victim}:
+            for conf in c.confs[n][since[n] :]:
+                gone = {1, 2, 3} - {victim} - {p.nodeid for p in conf.members}
+                assert not gone, f"seed {seed}: node {n} installed {conf} without {gone}"
 
 
 def test_t6_a_lost_last_message_on_an_idle_ring_is_repaired_at_once() -> None:
