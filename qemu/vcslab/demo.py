@@ -30,6 +30,13 @@ TELLING = {
 }  # fmt: skip
 
 
+def clear(folder: Path) -> None:
+    """An earlier run's logs must not be taken for this one's; what is no earlier run's folder is not ours to delete."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "network.log").exists():
+        raise SystemExit(f"{folder} holds something else than an earlier demo's logs; name another folder with --artifacts")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def step(text: str) -> Iterator[None]:
     print(f"== {text} ...", flush=True)
@@ -96,7 +103,7 @@ def main() -> int:
     parser.add_argument("--limit-ms", type=float, default=0, help="fail if the median of 'all write' is above")
     options = parser.parse_args()
     began = time.monotonic()
-    shutil.rmtree(options.artifacts, ignore_errors=True)  # an earlier run's logs must not be taken for this one's
+    clear(options.artifacts)
     with step("machines boot"):
         lab = Cluster(nodes=len(NODES), kernel=options.kernel, shared_disk_mib=512, artifacts=options.artifacts)
         lab.__enter__()
