@@ -16,11 +16,12 @@ import time
 from collections import deque
 
 from membership.api import Engine, EngineContext, Order
+from membership.totem.aes import aes_gcm
 from membership.totem.core import CoreConfig, Deliver, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
 from membership.totem.limits import DATAGRAM_MAX, MESSAGE_MAX, Timing
 from membership.totem.ringseq import RingSeqFile
-from membership.totem.seal import Sealer, aes_gcm
+from membership.totem.seal import Sealer
 from vcs.errors import ConfigError, VcsError
 
 RECEIVE_BUFFER = 4 << 20

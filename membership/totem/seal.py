@@ -12,17 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
 from typing import Protocol
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from membership.api import Processor
 from membership.totem.limits import AEAD_CACHE_MAX
-from vcs.errors import RemoteError, VcsError
+from vcs.errors import RemoteError
 
 MAGIC = 0x5643
 VERSION = 1
@@ -42,11 +36,21 @@ class FrameError(RemoteError):
 
 
 class Aead(Protocol):
-    """An authenticated cipher with one sender's key. ``decrypt`` raises InvalidTag."""
+    """An authenticated cipher with one sender's key. ``decrypt`` raises the ``invalid`` of the suite that made it."""
 
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes: ...
 
     def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes: ...
+
+
+class Suite(Protocol):
+    """Makes the ciphers of the processors from the cluster's key (aes.py; the simulator has a cheaper one)."""
+
+    @property
+    def invalid(self) -> type[Exception]:
+        """What ``decrypt`` raises for what it refuses."""
+
+    def __call__(self, processor: Processor, /) -> Aead: ...
 
 
 def cluster_id(name: str) -> int:
@@ -54,22 +58,10 @@ def cluster_id(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def aes_gcm(key: bytes) -> Callable[[Processor], Aead]:
-    """Keys of the processors from the cluster's key (32 bytes): HKDF-SHA256, then AES-256-GCM."""
-    if len(key) != 32:
-        raise VcsError(f"the cluster key has {len(key)} bytes, not 32", "make one: head -c 32 /dev/urandom > /etc/vcs/cluster.key")
-
-    def derive(p: Processor) -> Aead:
-        info = b"vcs totem 1" + struct.pack(">IQQ", p.nodeid, p.boot, p.engine)
-        return AESGCM(HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(key))
-
-    return derive
-
-
 class Sealer:
     """Seals this processor's frames and opens others'."""
 
-    def __init__(self, cluster: str, local: Processor, derive: Callable[[Processor], Aead]) -> None:
+    def __init__(self, cluster: str, local: Processor, derive: Suite) -> None:
         self._cluster = cluster_id(cluster)
         self._local = local
         self._derive = derive
@@ -104,7 +96,7 @@ class Sealer:
             known = (sender, self._derive(sender))
         try:
             body = known[1].decrypt(_NONCE_PREFIX + header[32:40], frame[HEADER.size:], header)
-        except InvalidTag:
+        except self._derive.invalid:
             raise FrameError("seal") from None
         if key not in self._cache:
             # Only what was opened once is remembered, so garbage cannot push out a peer's key.

@@ -18,7 +18,8 @@ import sys
 import time
 
 from membership.api import Processor
-from membership.totem.seal import HEADER, MAGIC, VERSION, Sealer, aes_gcm
+from membership.totem.aes import aes_gcm
+from membership.totem.seal import HEADER, MAGIC, VERSION, Sealer
 
 PORT = 5405
 EACH = 20

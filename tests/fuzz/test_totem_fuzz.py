@@ -11,7 +11,7 @@ from membership.api import Processor
 from membership.totem import wire
 from membership.totem.limits import PROCESSORS_MAX, RING_SEQ_MAX, STORE_MAX
 from membership.totem.seal import Sealer
-from tests.sim.engine_node import CheapAead, EngineHost, Node
+from tests.sim.engine_node import CheapSuite, EngineHost, Node
 from tests.sim.network import Network
 from tests.sim.world import MS, SECOND, World
 from vcs.errors import RemoteError
@@ -91,7 +91,7 @@ def test_a_lying_member(seed: int) -> None:
         node.start()
     world.run(world.now + SECOND)
     liar = Liar(rng, hosts[3], [hosts[1], hosts[2]])
-    sealer = Sealer("sim", hosts[3].processor, CheapAead)
+    sealer = Sealer("sim", hosts[3].processor, CheapSuite())
     sealer._counter = 1 << 40  # beyond what the honest half of node 3 uses
     for i in range(400):
         try:

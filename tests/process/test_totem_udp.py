@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from membership.api import Processor
+from membership.totem.aes import aes_gcm
 from membership.totem.limits import MESSAGE_MAX
-from membership.totem.seal import Sealer, aes_gcm
+from membership.totem.seal import Sealer
 from membership.totem.wire import NO_RING, Leave, encode
 from tests.process.totem_node import KEY
 

@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from cryptography.exceptions import InvalidTag
-
 from membership.api import EngineEvent, Order, Processor
 from membership.totem.core import CoreConfig, Deliver, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
@@ -159,6 +157,10 @@ class Node:
         self._rearm()
 
 
+class BadTag(Exception):
+    """The simulator's counterpart of InvalidTag."""
+
+
 class CheapAead:
     """Behaves as AES-GCM does towards its users, for a fraction of the time: what is changed, or another's, is refused."""
 
@@ -173,8 +175,17 @@ class CheapAead:
 
     def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
         if data[-16:] != self._tag(nonce, data[:-16], associated_data):
-            raise InvalidTag
+            raise BadTag
         return data[:-16]
+
+
+class CheapSuite:
+    """Makes them."""
+
+    invalid: type[Exception] = BadTag
+
+    def __call__(self, processor: Processor, /) -> CheapAead:
+        return CheapAead(processor)
 
 
 class EngineHost:
@@ -193,7 +204,7 @@ class EngineHost:
         stored = int(node.storage.get(RING_SEQ, b"0"))
         self.core = TotemCore(
             CoreConfig(processor, nodes or node.network.nodes, Timing.of(config or TotemConfig()), stored),
-            Sealer("sim", processor, CheapAead),
+            Sealer("sim", processor, CheapSuite()),
         )
         self._effects: deque[Effect] = deque()
         self._running = False

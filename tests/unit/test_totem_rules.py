@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from membership.api import Order, Processor
 from membership.totem import engine, flow, recovery, states, wire
+from membership.totem.aes import aes_gcm
 from membership.totem.core import Core, CoreConfig, Send
 from membership.totem.limits import MESSAGE_MAX, PAYLOAD_MAX, PER_VISIT, QUEUE_MESSAGES_MAX, RANGE_MAX, REPLAY_WINDOW, WINDOW, Timing
 from membership.totem.packing import Reassembly, SendQueue
 from membership.totem.peers import ReplayWindow
 from membership.totem.ring import Ring, merge_ranges, subtract
 from membership.totem.ringseq import RingSeqFile
-from membership.totem.seal import Sealer, aes_gcm
+from membership.totem.seal import Sealer
 from membership.totem.token import visit
 from vcs.config.model import TotemConfig
 from vcs.errors import VcsError

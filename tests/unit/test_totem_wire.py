@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from membership.api import Processor
 from membership.totem import wire
+from membership.totem.aes import aes_gcm
 from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, RING_SEQ_MAX
-from membership.totem.seal import HEADER, FrameError, Sealer, aes_gcm
+from membership.totem.seal import HEADER, FrameError, Sealer
 from vcs.errors import RemoteError, VcsError
 from vcs.model import RingId
 
