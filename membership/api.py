@@ -80,7 +80,7 @@ class Health:
 
     nodeid: int
     what: str
-    "One of: silent, suspect, left, returned."
+    "One of: silent, suspect, process_dead, left, returned."
     detail: str = ""
 
 

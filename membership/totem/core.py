@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from membership.api import Configuration, EngineEvent, Health, Kind, Message, Processor
 from membership.totem.limits import Timing
+from membership.totem.links import LinkTable
 from membership.totem.packing import Reassembly, SendQueue
 from membership.totem.peers import Peer
 from membership.totem.ring import Ring
@@ -27,6 +28,8 @@ class Send(NamedTuple):
     to: tuple[int, ...]
     "Nodeids; one datagram to each."
     data: bytes
+    link: int = 0
+    "Over which link: an index into every node's addresses."
 
 
 class Persist(NamedTuple):
@@ -55,6 +58,8 @@ class CoreConfig:
     timing: Timing
     ring_seq: int = 0
     "What was persisted; 0 when there is nothing to read."
+    links: int = 1
+    "How many addresses each node has."
 
 
 class Forming:
@@ -103,6 +108,9 @@ class Core:
         "Highest one that anybody told."
         self.peers = {n: Peer(n) for n in config.nodes if n != config.local.nodeid}
         self.everybody = tuple(self.peers)
+        self.links = LinkTable(self.everybody, config.links)
+        self.arrived_on = 0
+        "Link of the datagram that is being handled: an answer goes back the same way."
         self.queue = SendQueue()
         self.reassembly = Reassembly()
         self.ring = Ring(NO_RING, (config.local,), config.local)
@@ -125,12 +133,24 @@ class Core:
 
     # --- small verbs --------------------------------------------------------------------------------------------------------
 
-    def send(self, to: tuple[int, ...], body: bytes) -> None:
-        if to:
-            self.out.append(Send(to, self.sealer.seal(body)))
+    def send(self, to: tuple[int, ...], body: bytes, every_link: bool = False, link: int = -1) -> None:
+        """Seal once and send to each of ``to``: over its best link, over every link (the receiver takes the first copy), or over
+        ``link``."""
+        if not to:
+            return
+        data = self.sealer.seal(body)
+        links = self.links
+        if link >= 0:
+            self.out.append(Send(to, data, link))
+        elif every_link:
+            self.out.extend(Send(to, data, i) for i in range(links.count))
+        elif links.common >= 0:
+            self.out.append(Send(to, data, links.common))
+        else:
+            self.out.extend(Send(peers, data, i) for i, peers in links.route(to))
 
-    def send_message(self, to: tuple[int, ...], message: Body) -> None:
-        self.send(to, encode(message))
+    def send_message(self, to: tuple[int, ...], message: Body, every_link: bool = False, link: int = -1) -> None:
+        self.send(to, encode(message), every_link, link)
 
     def persist(self, ring_seq: int) -> None:
         self.ring_seq = ring_seq

@@ -21,7 +21,7 @@ from membership.totem.peers import Peer, ReplayWindow
 from membership.totem.ring import Ring
 from membership.totem.seal import FrameError, Sealer
 from membership.totem.states import TABLE, TIMERS, Event, State
-from membership.totem.wire import Beacon, Body, Commit, Hurry, Join, Leave, Regular, Token, decode
+from membership.totem.wire import Beacon, Body, Commit, Hurry, Join, Leave, Regular, Token, decode, encode
 from vcs.errors import ConfigError, RemoteError
 from vcs.model import RingId
 
@@ -75,11 +75,11 @@ class TotemCore:
             core.arm(Event.MERGE_TIMER, now)
         return self._effects(now)
 
-    def datagram(self, data: bytes, now: int) -> list[Effect]:
-        """A datagram, from anybody. Never raises: what cannot be used is counted under a reason and dropped."""
+    def datagram(self, data: bytes, now: int, link: int = 0) -> list[Effect]:
+        """A frame that came in on ``link``, from anybody. Never raises: what cannot be used is counted under a reason and dropped."""
         if not self._closed:
             try:
-                self._receive(data, now)
+                self._receive(data, now, link)
             except FrameError as e:
                 self.core.count(f"dropped_{e.reason}")
             except RemoteError:
@@ -119,6 +119,24 @@ class TotemCore:
         self._closed = True
         return effects
 
+    def hint(self, nodeid: int, what: str, link: int, now: int, value: int = 0) -> list[Effect]:
+        """What the kernel told the driver. It can be forged by anybody on the network, except ``link_*``, so it proves nothing.
+
+        ``what``: ``refused`` (no process listens at the peer's address), ``unreachable`` (no route to it), ``mtu`` (a datagram may
+        have at most ``value`` bytes on the way to it); ``link_down``, ``link_up`` (our own end of ``link``; nodeid 0).
+        """
+        core = self.core
+        if self._closed:
+            return []
+        core.count(f"hint_{what}")
+        if what in ("link_down", "link_up"):
+            core.links.own_end(link, what == "link_up", now)
+        return self._effects(now)
+
+    def last_gasp(self) -> bytes:
+        """The frame that somebody else sends to all peers when this process has died. After it nothing of this incarnation counts."""
+        return self.core.sealer.seal_last(encode(Leave(self.core.ring.id, gasp=True)))
+
     @property
     def max_message(self) -> int:
         return MESSAGE_MAX
@@ -142,14 +160,16 @@ class TotemCore:
 
     # --- receiving ----------------------------------------------------------------------------------------------------------
 
-    def _receive(self, data: bytes, now: int) -> None:
+    def _receive(self, data: bytes, now: int, link: int) -> None:
         core = self.core
+        core.arrived_on = link
         sender, counter, body = core.sealer.open(data)
         peer = core.peers.get(sender.nodeid)
         if peer is None:
             core.count("dropped_own" if sender.nodeid == core.local.nodeid else "dropped_unknown_node")
             return
         if sender == peer.current:
+            core.links.heard(sender.nodeid, link, counter, now)
             if not peer.window.accept(counter):
                 core.count("dropped_replayed")
                 return
@@ -176,6 +196,7 @@ class TotemCore:
         peer.candidate_ns = now
         if core.local in message.heard:
             peer.promote(now)
+            core.links.forget(sender.nodeid)
             # It may not know yet that we hear it: without a frame of ours that names it, it would refuse our commit token.
             core.greet(peer, now)
             self._from_peer(peer, sender, message, now)

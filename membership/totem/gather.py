@@ -131,7 +131,7 @@ def beacon_gather(core: Core, sender: Processor, _beacon: Beacon, now: int) -> N
         enter(core, now, f"node {sender.nodeid} is near", [sender], former)
 
 
-def on_leave(core: Core, sender: Processor, _leave: Leave, now: int) -> None:
+def on_leave(core: Core, sender: Processor, leave: Leave, now: int) -> None:
     """A clean leave: the sender has failed as far as the ring is concerned, and nobody needs to wait to find that out."""
     if core.state is State.GATHER:
         concerned = sender in core.proc and sender not in core.fail
@@ -139,8 +139,8 @@ def on_leave(core: Core, sender: Processor, _leave: Leave, now: int) -> None:
         ring = core.ring if core.forming is None else core.forming.ring
         concerned = ring.by_id.get(sender.nodeid) == sender
     if concerned:
-        core.health(sender.nodeid, "left")
-        enter(core, now, f"node {sender.nodeid} leaves", fail=[sender])
+        core.health(sender.nodeid, "process_dead" if leave.gasp else "left")
+        enter(core, now, f"the process of node {sender.nodeid} died" if leave.gasp else f"node {sender.nodeid} leaves", fail=[sender])
 
 
 def on_mcast(core: Core, _sender: object, message: Regular, _now: int) -> None:

@@ -51,6 +51,12 @@ GREET_INTERVAL_NS = 20_000_000
 "Shortest time between two greetings of one node."
 ROTATION_INTERVAL_NS = 20_000_000
 "Evidence of rotation goes upwards at most this often."
+LINK_RETURN_NS = 2_000_000_000
+"A link that failed must answer for so long before it is preferred again; doubled each time,"
+LINK_RETURN_MAX_NS = 60_000_000_000
+"and at most this."
+LINKS_MAX = 3
+"Links of one cluster: the kernel's lock manager takes no more addresses per node."
 LEAVE_COPIES = 3
 "A Leave is not acknowledged, so it is sent more than once."
 

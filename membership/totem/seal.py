@@ -19,9 +19,10 @@ from membership.totem.limits import AEAD_CACHE_MAX
 from vcs.errors import RemoteError
 
 MAGIC = 0x5643
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct(">HBBQIQQQ")
 TAG_SIZE = 16
+COUNTER_LAST = (1 << 64) - 1
 _IDENTITY = slice(12, 32)
 "Where nodeid, boot and engine stand in the header."
 _NONCE_PREFIX = bytes(4)
@@ -67,6 +68,7 @@ class Sealer:
         self._derive = derive
         self._own = derive(local)
         self._counter = 0
+        self._last: bytes | None = None
         self._cache: dict[bytes, tuple[Processor, Aead]] = {}
 
     def seal(self, body: bytes) -> bytes:
@@ -74,6 +76,15 @@ class Sealer:
         p = self._local
         header = HEADER.pack(MAGIC, VERSION, 0, self._cluster, p.nodeid, p.boot, p.engine, counter)
         return header + self._own.encrypt(_NONCE_PREFIX + header[32:40], body, header)
+
+    def seal_last(self, body: bytes) -> bytes:
+        """A frame with the highest counter there is: after it, no other frame of this processor is taken (each receiver's replay
+        window ends there). Its counter is used for one body only, else a nonce would be used twice: the first call decides it."""
+        if self._last is None:
+            p = self._local
+            header = HEADER.pack(MAGIC, VERSION, 0, self._cluster, p.nodeid, p.boot, p.engine, COUNTER_LAST)
+            self._last = header + self._own.encrypt(_NONCE_PREFIX + header[32:40], body, header)
+        return self._last
 
     def open(self, frame: bytes) -> tuple[Processor, int, bytes]:
         """(sender, counter, body). Raises FrameError with the reason: short, magic, version, cluster, identity, seal."""

@@ -46,6 +46,7 @@ _TOKEN = struct.Struct(">BQIQQQIIIBH")  # type, ring, token_seq, seq, aru, aru_i
 _RANGE = struct.Struct(">QI")  # first, count
 _JOIN = struct.Struct(">BQHHH")  # type, ring_seq, proc, fail, heard
 _RING = struct.Struct(">BQI")  # type, ring
+_LEAVE = struct.Struct(">BQIB")  # type, ring, gasp
 _BEACON = struct.Struct(">BQIH")  # type, ring, heard
 _COMMIT = struct.Struct(">BQIQH")  # type, ring, token_seq, entries
 _ENTRY = struct.Struct(">IQQBQIQQQIQ")  # processor, filled, old ring, aru, delivered, attempt, obligations
@@ -118,6 +119,8 @@ class Beacon:
 @dataclass(frozen=True, slots=True)
 class Leave:
     ring: RingId
+    gasp: bool = False
+    "The process died, and a helper that outlived it says so; its machine runs."
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def encode(message: Body) -> bytes:
             ring = message.ring
             return _BEACON.pack(Type.BEACON, ring.seq, ring.rep, len(message.heard)) + _processors(message.heard)
         case Leave():
-            return _RING.pack(Type.LEAVE, message.ring.seq, message.ring.rep)
+            return _LEAVE.pack(Type.LEAVE, message.ring.seq, message.ring.rep, message.gasp)
         case Hurry():
             return _RING.pack(Type.HURRY, message.ring.seq, message.ring.rep)
         case Commit():
@@ -314,7 +317,10 @@ def _beacon(body: bytes) -> Beacon:
 
 
 def _leave(body: bytes) -> Leave:
-    return Leave(_only_ring(body))
+    _require(len(body) == _LEAVE.size, "bad length")
+    _type, seq, rep, gasp = _LEAVE.unpack(body)
+    _require(gasp <= 1, "bad flag")
+    return Leave(RingId(seq, rep), bool(gasp))
 
 
 def _hurry(body: bytes) -> Hurry:

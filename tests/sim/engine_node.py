@@ -32,7 +32,7 @@ class Program(Protocol):
 
     def start(self) -> None: ...
 
-    def datagram(self, data: bytes) -> None: ...
+    def datagram(self, data: bytes, link: int = 0) -> None: ...
 
     def tick(self) -> None: ...
 
@@ -58,7 +58,7 @@ class Node:
         self.crash_at_persist = ""
         "``before`` or ``after``: crash at the next persist, once."
         self.on_crash: list[Callable[[Node], None]] = []
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[tuple[bytes, int]] = deque()
         self._wake_at: int | None = None
         network.receivers[nodeid] = self._receive
 
@@ -118,7 +118,7 @@ class Node:
         self.paused = False
         self.world.trace("resume", self.nodeid)
         while self._inbox and self.program is not None and not self.paused:
-            self.program.datagram(self._inbox.popleft())
+            self.program.datagram(*self._inbox.popleft())
         if self.program is not None:
             self.program.tick()
             self._rearm()
@@ -127,14 +127,14 @@ class Node:
         """Something was asked of the program from outside its own events: its deadline may have changed."""
         self._rearm()
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes, link: int) -> None:
         if self.program is None:
             return
         if self.paused:
             if len(self._inbox) < INBOX_MAX:
-                self._inbox.append(data)
+                self._inbox.append((data, link))
             return
-        self.program.datagram(data)
+        self.program.datagram(data, link)
         self._rearm()
 
     def _rearm(self) -> None:
@@ -214,8 +214,8 @@ class EngineHost:
     def start(self) -> None:
         self._run(self.core.start(self.node.world.now))
 
-    def datagram(self, data: bytes) -> None:
-        self._run(self.core.datagram(data, self.node.world.now))
+    def datagram(self, data: bytes, link: int = 0) -> None:
+        self._run(self.core.datagram(data, self.node.world.now, link))
 
     def tick(self) -> None:
         self._run(self.core.tick(self.node.world.now))
@@ -251,7 +251,7 @@ class EngineHost:
     def _execute(self, effect: Effect) -> None:
         match effect:
             case Send():
-                self.node.network.send(self.node.nodeid, effect.to, effect.data)
+                self.node.network.send(self.node.nodeid, effect.to, effect.data, effect.link)
             case Persist():
                 self.persist(effect.ring_seq)
             case Deliver():

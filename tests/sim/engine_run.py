@@ -337,8 +337,8 @@ class _Host(EngineHost):
         super().__init__(node, processor, lambda event: run.told(node, processor, event), run.plan.config)
         self._run_of = run
 
-    def datagram(self, data: bytes) -> None:
-        super().datagram(data)
+    def datagram(self, data: bytes, link: int = 0) -> None:
+        super().datagram(data, link)
         self._run_of.after_event(self.node, self)
 
     def tick(self) -> None:

@@ -32,15 +32,16 @@ class Network:
         self.world = world
         self.nodes = tuple(nodes)
         self.links = {(a, b): Link() for a in self.nodes for b in self.nodes if a != b}
-        self.receivers: dict[int, Callable[[bytes], None]] = {}
-        "What takes a node's datagrams; nodes without one lose them."
+        self.receivers: dict[int, Callable[[bytes, int], None]] = {}
+        "What takes a node's datagrams, with the number of the link that they came on; nodes without one lose them."
         self.sent = 0
 
-    def send(self, source: int, to: Iterable[int], data: bytes) -> None:
+    def send(self, source: int, to: Iterable[int], data: bytes, way: int = 0) -> None:
+        """``way``: which of the cluster's links it takes."""
         for target in to:
-            self._send_one(source, target, data)
+            self._send_one(source, target, data, way)
 
-    def _send_one(self, source: int, target: int, data: bytes) -> None:
+    def _send_one(self, source: int, target: int, data: bytes, way: int) -> None:
         link = self.links.get((source, target))
         self.sent += 1
         if link is None or link.cut or (link.drop_above and len(data) > link.drop_above):
@@ -57,14 +58,14 @@ class Network:
             if link.corrupt and rng.random() < link.corrupt:
                 bit = rng.randrange(len(data) * 8)
                 sent = data[:bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1:]
-            self.world.after(delay, lambda sent=sent: self._arrive(source, target, sent))  # type: ignore[misc]
+            self.world.after(delay, lambda sent=sent: self._arrive(source, target, sent, way))  # type: ignore[misc]
 
-    def _arrive(self, source: int, target: int, data: bytes) -> None:
+    def _arrive(self, source: int, target: int, data: bytes, way: int) -> None:
         if self.links[source, target].cut:
             return
         receiver = self.receivers.get(target)
         if receiver is not None:
-            receiver(data)
+            receiver(data, way)
 
     # --- faults -------------------------------------------------------------------------------------------------------------
 

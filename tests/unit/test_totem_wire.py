@@ -57,7 +57,7 @@ fragments = st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=300))
 regulars = st.builds(wire.make_regular, rings, u64, u32, st.booleans(), parts | fragments)
 encapsulated = st.builds(wire.make_encapsulated, rings, u64, u32, regulars)
 bodies = (regulars | encapsulated | tokens() | joins() | commits() | st.builds(wire.Beacon, rings, ascending(8))
-          | st.builds(wire.Leave, rings) | st.builds(wire.Hurry, rings))
+          | st.builds(wire.Leave, rings, st.booleans()) | st.builds(wire.Hurry, rings))
 
 
 def fields(m: object) -> object:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which link to use to which peer: evidence per (peer, link) in, the best link out. Pure; part of the core.
+
+A link is a network that all nodes are on: link i joins the i-th address of every node. Normal traffic to a peer takes one link, the
+*best* one; what must arrive now (retransmissions, Joins, probes) takes every link. Links fail without a word, so evidence decides:
+
+- an answer on another link than the best one, while the best one owes one, moves the peer over at once;
+- a peer that speaks on another link only has found the best one dead: follow it (FOLLOW_FRAMES frames);
+- our own end of a link that is down (the driver is told by the kernel) is left at once;
+- a link earlier in the configuration is taken again when it answered for a while; longer each time it broke (damping), so that a
+  flapping link costs nothing but its own frames.
+
+No configuration changes by any of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from membership.totem.limits import LINK_RETURN_MAX_NS, LINK_RETURN_NS
+
+NEVER = -(1 << 62)
+FOLLOW_FRAMES = 3
+"Fresh frames in a row on another link, none on the best one, before we follow the peer."
+LOST_ASKS = 2
+"Unanswered asks on the best link before another one is tried without being asked for."
+
+
+class Path:
+    """One peer over one link."""
+
+    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "counter", "heard_ns", "row", "rttvar_ns", "srtt_ns",
+                 "steady_ns", "waiting")
+
+    def __init__(self) -> None:
+        self.counter = 0
+        "Highest frame counter of the peer seen on this link: copies and replays prove nothing."
+        self.heard_ns = NEVER
+        self.row = 0
+        "Fresh frames here since the last one on another link."
+        self.asked = 0
+        self.answered = 0
+        "Asks and answers since the start, for the loss shown to people."
+        self.asked_ns = NEVER
+        self.answered_ns = NEVER
+        self.waiting = 0
+        "Asks since the last answer."
+        self.srtt_ns = 0
+        "Smoothed round trip, 0: none measured."
+        self.rttvar_ns = 0
+        self.broke_ns = NEVER
+        "When this link was last left because it failed."
+        self.steady_ns = LINK_RETURN_NS
+        "How long it must answer before it is preferred again."
+
+    def measured(self, rtt_ns: int) -> None:
+        """RFC 6298, section 2."""
+        if not self.srtt_ns:
+            self.srtt_ns, self.rttvar_ns = rtt_ns, rtt_ns // 2
+        else:
+            self.rttvar_ns += (abs(self.srtt_ns - rtt_ns) - self.rttvar_ns) // 4
+            self.srtt_ns += (rtt_ns - self.srtt_ns) // 8
+
+
+class LinkTable:
+    """The links of one node to its peers."""
+
+    def __init__(self, peers: Iterable[int], count: int) -> None:
+        self.count = count
+        self.down: set[int] = set()
+        "Links whose own end is down."
+        self.paths: dict[int, tuple[Path, ...]] = {}
+        self.best: dict[int, int] = {}
+        self.common = 0
+        "The best link of all peers if it is one, else -1."
+        self.moves = 0
+        for nodeid in peers:
+            self.add(nodeid)
+
+    def add(self, nodeid: int) -> None:
+        self.paths[nodeid] = tuple(Path() for _ in range(self.count))
+        self.best[nodeid] = min((link for link in range(self.count) if link not in self.down), default=0)
+        self._summarise()
+
+    def remove(self, nodeid: int) -> None:
+        self.paths.pop(nodeid, None)
+        self.best.pop(nodeid, None)
+        self._summarise()
+
+    def forget(self, nodeid: int) -> None:
+        """Another incarnation took the seat: its counters begin again."""
+        for path in self.paths[nodeid]:
+            path.counter = 0
+
+    def route(self, to: tuple[int, ...]) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """(link, peers) pairs that reach all of ``to`` over their best links."""
+        if self.common >= 0:
+            yield self.common, to
+            return
+        groups: dict[int, list[int]] = {}
+        for nodeid in to:
+            groups.setdefault(self.best.get(nodeid, 0), []).append(nodeid)
+        for link, members in groups.items():
+            yield link, tuple(members)
+
+    # --- evidence -----------------------------------------------------------------------------------------------------------
+
+    def heard(self, nodeid: int, link: int, counter: int, now: int) -> None:
+        """An authenticated frame of the peer's current incarnation came in on ``link``."""
+        paths = self.paths[nodeid]
+        if link >= len(paths):
+            return
+        path = paths[link]
+        if counter <= path.counter:
+            return
+        path.counter = counter
+        path.heard_ns = now
+        if self.count == 1:
+            return
+        path.row += 1
+        best = self.best[nodeid]
+        if link == best:
+            for other in paths:
+                if other is not path:
+                    other.row = 0
+        else:
+            paths[best].row = 0
+            if path.row >= FOLLOW_FRAMES and link not in self.down and not path.waiting >= LOST_ASKS:
+                self._leave_best(nodeid, link, now)
+
+    def asked(self, nodeid: int, link: int, now: int) -> None:
+        """Something that demands an answer goes to the peer over ``link``."""
+        paths = self.paths.get(nodeid)
+        if paths is None:
+            return
+        path = paths[link]
+        path.asked += 1
+        path.waiting += 1
+        path.asked_ns = now
+        if path.waiting > LOST_ASKS and link == self.best[nodeid] and self.count > 1:
+            others = [i for i, p in enumerate(paths) if i != link and i not in self.down and p.waiting < path.waiting]
+            if others:
+                # The one heard last is the likeliest to work.
+                self._leave_best(nodeid, max(others, key=lambda i: (paths[i].answered_ns, paths[i].heard_ns, -i)), now)
+
+    def answered(self, nodeid: int, link: int, now: int, rtt_ns: int | None = None) -> None:
+        """The answer to an ask came in on ``link``; ``rtt_ns`` if it is known which ask it answers."""
+        paths = self.paths.get(nodeid)
+        if paths is None or link >= len(paths):
+            return
+        path = paths[link]
+        path.answered += 1
+        path.waiting = 0
+        path.answered_ns = now
+        if rtt_ns is not None:
+            path.measured(rtt_ns)
+        best = self.best[nodeid]
+        if link == best or link in self.down:
+            return
+        if paths[best].waiting or best in self.down:
+            self._leave_best(nodeid, link, now)
+        elif link < best and now - path.broke_ns >= path.steady_ns:
+            self._move(nodeid, link)
+
+    def own_end(self, link: int, up: bool, now: int) -> None:
+        """The kernel says that our own end of ``link`` is up or down."""
+        if up:
+            self.down.discard(link)
+            return
+        self.down.add(link)
+        others = [i for i in range(self.count) if i not in self.down]
+        if not others:
+            return  # all are down: keep what there is
+        for nodeid, best in list(self.best.items()):
+            if best == link:
+                paths = self.paths[nodeid]
+                self._leave_best(nodeid, max(others, key=lambda i: (paths[i].answered_ns, paths[i].heard_ns, -i)), now)
+
+    # --- moving -------------------------------------------------------------------------------------------------------------
+
+    def _leave_best(self, nodeid: int, link: int, now: int) -> None:
+        """The best link failed: it has to prove itself for longer each time this happens."""
+        path = self.paths[nodeid][self.best[nodeid]]
+        quiet = now - path.broke_ns
+        path.steady_ns = LINK_RETURN_NS if quiet > 2 * LINK_RETURN_MAX_NS else min(2 * path.steady_ns, LINK_RETURN_MAX_NS)
+        path.broke_ns = now
+        self._move(nodeid, link)
+
+    def _move(self, nodeid: int, link: int) -> None:
+        self.best[nodeid] = link
+        self.moves += 1
+        for path in self.paths[nodeid]:
+            path.row = 0
+        self._summarise()
+
+    def _summarise(self) -> None:
+        links = set(self.best.values())
+        self.common = links.pop() if len(links) == 1 else 0 if not links else -1
