@@ -59,7 +59,9 @@ class Child:
     def _read(self, seconds: float) -> bool:
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
-        if seconds <= 0 or not select.select([fd], [], [], seconds)[0]:
+        ready = select.poll()  # select() takes no descriptor above 1023, which a long test run reaches
+        ready.register(fd, select.POLLIN)
+        if seconds <= 0 or not ready.poll(seconds * 1000):
             return False
         data = os.read(fd, 65536)
         if not data:
