@@ -79,6 +79,7 @@ PURE = (
 )  # fmt: skip
 DRIVERS: dict[str, str] = {
     "membership/totem/driver.py": "sockets, clock and tasks of the engine",
+    "membership/totem/sockets.py": "the sockets of one link",
     "membership/totem/ringseq.py": "the file that keeps the ring sequence",
 }
 "What lies among pure files and is not: path -> what it drives."

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 
 from cryptography.exceptions import InvalidTag
@@ -27,6 +28,7 @@ class AesGcm:
             raise VcsError(f"the cluster key has {len(key)} bytes, not {KEY_SIZE}",
                            "make one: head -c 32 /dev/urandom > /etc/vcs/cluster.key")
         self._key = key
+        self.key_id = hashlib.sha256(b"vcs key id" + key).digest()[0]
 
     def __call__(self, p: Processor, /) -> AESGCM:
         info = b"vcs totem 1" + struct.pack(">IQQ", p.nodeid, p.boot, p.engine)

@@ -1,36 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The core on real sockets: one non-blocking UDP socket, one timer, one file. Everything else is in the core.
+"""The core on real sockets: a socket per link, one timer, one file. Everything else is in the core.
 
-Effects are carried out in order and to the end: the ring sequence is on disk before what carries it is sent. All waiting datagrams
-are read before a timer fires, so a process that ran late does not take its own lateness for others' silence.
+Effects are carried out in order and to the end: the ring sequence is on disk before what carries it is sent. All waiting frames are
+read before a timer fires, so a process that ran late does not take its own lateness for others' silence. The loop never waits for
+the disk: sequences are reserved ahead, and should the reserve be used up, the engine reads and sends nothing until the disk has
+answered, while the rest of the process goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
-import socket
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 from membership.api import Engine, EngineContext, Order
+from membership.totem import segment
 from membership.totem.aes import aes_gcm
 from membership.totem.core import CoreConfig, Deliver, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
-from membership.totem.limits import DATAGRAM_MAX, MESSAGE_MAX, Timing
+from membership.totem.limits import MESSAGE_MAX, RING_SEQ_RESERVE, Timing
 from membership.totem.ringseq import RingSeqFile
 from membership.totem.seal import Sealer
+from membership.totem.sockets import Address, LinkSocket, path_payload, resolve
+from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, VcsError
 
-RECEIVE_BUFFER = 4 << 20
-"Bytes asked of the kernel for datagrams that wait; it may grant less."
-DRAIN_MAX = 512
-"Datagrams read in one go before the loop's other work gets its turn."
-
 DRAIN_ROUNDS = 8
-"Rounds of it before a timer fires all the same: a flood must not stop time."
+"Rounds of reading before a timer fires all the same: a flood must not stop time."
 
 
 def _now() -> int:
@@ -46,47 +45,63 @@ class TotemEngine(Engine):
         if own is None:
             raise ConfigError([f"node {context.local.nodeid} is not in the configuration"])
         self._context = context
-        self._addresses = {
-            n.id: (n.addresses[0], config.totem.port) for n in config.nodes if n.id != own.id
-        }
-        self._bind = (own.addresses[0], config.totem.port)
+        self._own = own
+        self._config = config
+        self._links: list[LinkSocket] = []
+        self._addresses: list[dict[int, Address]] = []
+        "Per link: the socket address of every other node."
+        self._known: frozenset[int] = frozenset()
+        self._assembler = segment.Assembler()
         self._file = RingSeqFile(os.path.join(context.state_dir, "ring_seq"))
+        self._disk = ThreadPoolExecutor(1, "ring-seq")
+        self._reserved = 0
+        "Ring sequences up to this one are on the disk."
+        self._reserving = False
+        self._storing: asyncio.Task[None] | None = None
+        "Effects wait for the disk."
         self._core: TotemCore | None = None
         self._sealer = Sealer(config.name, context.local, aes_gcm(config.key))
-        self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._effects: deque[Effect] = deque()
         self._running = False
+        self._starting = True
         self._closed = False
-        self._send_errors = 0
 
     # --- the engine's interface ---------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._socket = self._open_socket()
-        stored = self._file.load()
+        stored = await self._loop.run_in_executor(self._disk, self._file.load)
         if self._file.problem:
             self._context.note("ring_seq_lost", {"problem": self._file.problem})
-        config = self._context.config
+        config = self._config
         nodes = tuple(sorted(n.id for n in config.nodes))
-        self._core = TotemCore(CoreConfig(self._context.local, nodes, Timing.of(config.totem), stored), self._sealer)
+        links = len(self._own.addresses)
+        self._core = TotemCore(
+            CoreConfig(self._context.local, nodes, Timing.of(config.totem), stored, links), self._sealer)
         try:
-            self._run(self._core.start(_now()))
+            self._open_links(config)
+            self._call(self._core.start(_now()))
+            if self._storing is not None:
+                await self._storing
         except VcsError:
             self._close()
             raise
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._starting = False
+        self._listen(True)
         self._rearm()
 
     async def leave(self) -> None:
+        if self._storing is not None:
+            with contextlib.suppress(VcsError):
+                await self._storing
         if self._closed or self._core is None:
-            self._closed = True
+            self._close()
             return
         effects = self._core.leave(_now())
-        self._run([e for e in effects if isinstance(e, Send)])
+        self._call([e for e in effects if isinstance(e, Send)])
         self._close()
 
     def abort(self) -> None:
@@ -96,7 +111,7 @@ class TotemEngine(Engine):
     def submit(self, payload: bytes, order: Order = Order.AGREED) -> None:
         if self._core is None or self._closed:
             raise VcsError("the engine is not running")
-        self._run(self._core.submit(payload, order, _now()))
+        self._call(self._core.submit(payload, order, _now()))
         self._rearm()
 
     @property
@@ -106,61 +121,97 @@ class TotemEngine(Engine):
     def status(self) -> dict[str, object]:
         if self._core is None:
             return {"state": "stopped"}
-        return {**self._core.status(), "send_errors": self._send_errors}
+        counters = sum((link.counters for link in self._links), self._assembler.counters)
+        return {**self._core.status(), "io": dict(sorted(counters.items()))}
 
-    # --- sockets and time ---------------------------------------------------------------------------------------------------
+    # --- links --------------------------------------------------------------------------------------------------------------
 
-    def _open_socket(self) -> socket.socket:
-        address, port = self._bind
-        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            sock.bind(self._bind)
-        except OSError as e:
-            sock.close()
-            raise VcsError(f"cannot bind UDP {address} port {port}: {e.strerror}",
-                           "is another vcsd running, and is the address this machine's?") from e
-        return sock
+    def _open_links(self, config: ClusterConfig) -> None:
+        port = config.totem.port
+        several = len(self._own.addresses) > 1
+        for index, address in enumerate(self._own.addresses):
+            self._links.append(LinkSocket(index, address, port, self._assembler, may_be_absent=several))
+        others = [n for n in config.nodes if n.id != self._own.id]
+        self._known = frozenset(n.id for n in others)
+        self._addresses = [
+            {n.id: resolve(n.addresses[link.index], port)[1] for n in others if link.index < len(n.addresses)} for link in self._links
+        ]
+        for link in self._links:
+            for nodeid in self._addresses[link.index]:
+                self._measure(nodeid, link)
+
+    def _measure(self, nodeid: int, link: LinkSocket) -> None:
+        """Ask the kernel how large a datagram to ``nodeid`` may be."""
+        core = self._core
+        if core is not None:
+            size = path_payload(self._addresses[link.index][nodeid], link.family)
+            if size:
+                self._call(core.hint(nodeid, "mtu", link.index, _now(), size))
+
+    def _listen(self, on: bool) -> None:
+        """Be told, or not, of frames that wait."""
+        if self._loop is not None:
+            for link in self._links:
+                for sock in link.readers:
+                    if on:
+                        self._loop.add_reader(sock.fileno(), self._readable)
+                    else:
+                        with contextlib.suppress(ValueError):
+                            self._loop.remove_reader(sock.fileno())
 
     def _readable(self) -> None:
         self._drain()
         self._rearm()
 
     def _drain(self) -> bool:
-        """Hand over what waits. False: DRAIN_MAX were read and more may wait."""
-        core, sock = self._core, self._socket
-        if core is None or sock is None:
-            return True
-        for _ in range(DRAIN_MAX):
-            try:
-                data = sock.recv(DATAGRAM_MAX)
-            except (BlockingIOError, InterruptedError):
+        """Hand over what waits. False: more may wait."""
+        done = True
+        for link in self._links:
+            if self._closed or self._storing is not None:
                 return True
-            except OSError:
-                # An ICMP error of an earlier send, reported here: a hint at most, and the next datagram may still wait.
+            done = link.receive(self._frame, self._known) and done
+            if link.hints:
+                self._tell_hints(link)
+        return done
+
+    def _frame(self, frame: bytes | memoryview, link: int) -> None:
+        core = self._core
+        if core is not None and not self._closed:
+            self._call(core.datagram(frame, _now(), link))
+
+    def _tell_hints(self, link: LinkSocket) -> None:
+        hints, link.hints = link.hints, []
+        core = self._core
+        if core is None or self._closed:
+            return
+        peers = {address[0]: nodeid for nodeid, address in self._addresses[link.index].items()}
+        for hint in hints:
+            nodeid = peers.get(hint.address)
+            if nodeid is None:
                 continue
-            self._run(core.datagram(data, _now()))
-            if self._closed:
-                return True
-        return False
+            if hint.what == "mtu":
+                self._measure(nodeid, link)  # what the kernel made of the message, which may have been forged
+            else:
+                self._call(core.hint(nodeid, hint.what, link.index, _now(), hint.value))
+
+    # --- time ---------------------------------------------------------------------------------------------------------------
 
     def _fire(self) -> None:
         self._timer = None
         core = self._core
-        if core is None or self._closed:
+        if core is None or self._closed or self._storing is not None:
             return
         for _ in range(DRAIN_ROUNDS):
             if self._drain():
                 break
         if not self._closed:
-            self._run(core.tick(_now()))
+            self._call(core.tick(_now()))
             self._rearm()
 
     def _rearm(self) -> None:
         """One timer, moved only when it would fire too late: a deadline that moves away costs one early wake-up."""
         core, loop = self._core, self._loop
-        if core is None or loop is None or self._closed:
+        if core is None or loop is None or self._closed or self._storing is not None:
             return
         at = core.deadline()
         if at is None or (self._timer is not None and self._timer_at <= at):
@@ -172,17 +223,17 @@ class TotemEngine(Engine):
 
     # --- effects ------------------------------------------------------------------------------------------------------------
 
-    def _run(self, effects: list[Effect]) -> None:
+    def _call(self, effects: list[Effect]) -> None:
         """Carry out effects. The sink may submit from within: what that causes waits for its turn."""
         self._effects.extend(effects)
         if self._running:
             return
         self._running = True
         try:
-            while self._effects:
+            while self._effects and self._storing is None:
                 self._execute(self._effects.popleft())
         except BaseException:
-            # The ring sequence could not be stored, or the sink failed: what follows in the queue must not be done.
+            # The sink failed: what follows in the queue must not be done.
             self._effects.clear()
             raise
         finally:
@@ -195,28 +246,84 @@ class TotemEngine(Engine):
             case Deliver():
                 self._context.sink(effect.event)
             case Persist():
-                self._store(effect.ring_seq)
+                self._persist(effect.ring_seq)
             case Note():
                 self._context.note(effect.name, effect.fields)
 
     def _send(self, effect: Send) -> None:
-        sock = self._socket
-        if sock is None:
+        core = self._core
+        if core is None or effect.link >= len(self._links):
             return
+        link, data = self._links[effect.link], effect.data
+        addresses, paths = self._addresses[effect.link], core.core.links.paths
+        batches, cut_for = [(data, len(data))], len(data)
         for nodeid in effect.to:
-            try:
-                sock.sendto(effect.data, self._addresses[nodeid])
-            except OSError:
-                # Full buffer, no route, port unreachable: the same as a lost datagram, which the protocol repairs.
-                self._send_errors += 1
+            address = addresses.get(nodeid)
+            if address is None:
+                continue
+            limit = min(paths[nodeid][effect.link].limit, len(data))
+            if limit != cut_for:
+                batches, cut_for = segment.cut(data, limit), limit
+            if not link.send(batches, address):
+                self._send_smaller(link, nodeid, address, data)
+        if link.hints:
+            self._tell_hints(link)
 
-    def _store(self, ring_seq: int) -> None:
+    def _send_smaller(self, link: LinkSocket, nodeid: int, address: Address, data: bytes) -> None:
+        """The path has become smaller than we thought: the kernel knows by how much."""
+        core = self._core
+        assert core is not None
+        self._measure(nodeid, link)
+        limit = core.core.links.paths[nodeid][link.index].limit
+        if limit < len(data) and not link.send(segment.cut(data, limit), address):
+            link.counters["send_too_large"] += 1
+
+    # --- the disk -----------------------------------------------------------------------------------------------------------
+
+    def _persist(self, ring_seq: int) -> None:
+        """Go on only when ``ring_seq`` is on the disk. It nearly always is, because ranges are reserved ahead."""
+        assert self._loop is not None
+        if ring_seq > self._reserved:
+            self._listen(False)
+            self._storing = self._loop.create_task(self._store(ring_seq + RING_SEQ_RESERVE))
+            self._storing.add_done_callback(self._stored)
+        elif ring_seq > self._reserved - RING_SEQ_RESERVE // 2 and not self._reserving:
+            self._reserving = True
+            upto = self._reserved + RING_SEQ_RESERVE
+            self._loop.run_in_executor(self._disk, self._file.store, upto).add_done_callback(lambda f: self._ahead(f, upto))
+
+    def _ahead(self, stored: asyncio.Future[None], upto: int) -> None:
+        self._reserving = False
+        if stored.cancelled():
+            return
+        error = stored.exception()
+        if error is None:
+            self._reserved = max(self._reserved, upto)
+        elif not self._closed:
+            # Not yet serious: it is tried again with the next ring, and half of the reserve is left.
+            self._context.note("ring_seq_not_reserved", {"problem": str(error)})
+
+    async def _store(self, upto: int) -> None:
+        """Effects wait meanwhile, in order. Raises VcsError if the disk refuses: the engine has ended then."""
+        assert self._loop is not None
         try:
-            self._file.store(ring_seq)
+            await self._loop.run_in_executor(self._disk, self._file.store, upto)
         except VcsError as e:
             self._context.note("ring_seq_not_stored", {"problem": str(e)})
             self._close()
             raise
+        finally:
+            self._storing = None
+        self._reserved = max(self._reserved, upto)
+        if not self._closed:
+            self._listen(True)
+            self._call([])
+            self._rearm()
+
+    def _stored(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._starting:
+            raise error  # in a callback of the engine's: whoever owns the loop ends what depends on the engine
 
     def _close(self) -> None:
         self._closed = True
@@ -224,9 +331,8 @@ class TotemEngine(Engine):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._socket is not None:
-            if self._loop is not None:
-                with contextlib.suppress(ValueError):
-                    self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
+        self._listen(False)
+        for link in self._links:
+            link.close()
+        self._links.clear()
+        self._disk.shutdown(wait=False)

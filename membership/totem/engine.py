@@ -75,8 +75,9 @@ class TotemCore:
             core.arm(Event.MERGE_TIMER, now)
         return self._effects(now)
 
-    def datagram(self, data: bytes, now: int, link: int = 0) -> list[Effect]:
-        """A frame that came in on ``link``, from anybody. Never raises: what cannot be used is counted under a reason and dropped."""
+    def datagram(self, data: bytes | memoryview, now: int, link: int = 0) -> list[Effect]:
+        """A frame that came in on ``link``, from anybody. Never raises: what cannot be used is counted under a reason and dropped. A
+        memoryview may be reused by its owner afterwards."""
         if not self._closed:
             try:
                 self._receive(data, now, link)
@@ -131,6 +132,8 @@ class TotemCore:
         core.count(f"hint_{what}")
         if what in ("link_down", "link_up"):
             core.links.own_end(link, what == "link_up", now)
+        elif what == "mtu":
+            core.links.mtu(nodeid, link, value)
         return self._effects(now)
 
     def last_gasp(self) -> bytes:
@@ -160,7 +163,7 @@ class TotemCore:
 
     # --- receiving ----------------------------------------------------------------------------------------------------------
 
-    def _receive(self, data: bytes, now: int, link: int) -> None:
+    def _receive(self, data: bytes | memoryview, now: int, link: int) -> None:
         core = self.core
         core.arrived_on = link
         sender, counter, body = core.sealer.open(data)

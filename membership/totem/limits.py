@@ -35,6 +35,8 @@ IDLE_ROTATIONS = 3
 "Rotations without news before the representative rests the token."
 RING_SEQ_STEP = 4
 "Ring sequences from one ring to the next; the transitional configuration between them is named by ``new - 2``."
+RING_SEQ_RESERVE = 1024 * RING_SEQ_STEP
+"So many sequences are put on the disk ahead of their use: a new ring need not wait for the disk, a restart skips some."
 RING_SEQ_MAX = 1 << 42
 "A peer that claims more lies: event ids (vcs.model.event_id) leave 43 bits."
 REPLAY_WINDOW = 1024
@@ -47,6 +49,10 @@ RETIRED_MAX = 64
 AEAD_CACHE_MAX = 256
 "Derived keys kept."
 DATAGRAM_MAX = 65535
+SEGMENT_PAYLOAD_MIN = 512
+"A path that takes smaller UDP payloads than this is not used: IPv4 asks every host for 576 bytes with headers."
+PENDING_FRAMES_MAX = 4
+"Frames of one sender whose segments have come in part."
 GREET_INTERVAL_NS = 20_000_000
 "Shortest time between two greetings of one node."
 ROTATION_INTERVAL_NS = 20_000_000

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from membership.totem.limits import LINK_RETURN_MAX_NS, LINK_RETURN_NS
+from membership.totem.limits import DATAGRAM_MAX, LINK_RETURN_MAX_NS, LINK_RETURN_NS, SEGMENT_PAYLOAD_MIN
 
 NEVER = -(1 << 62)
 FOLLOW_FRAMES = 3
@@ -29,13 +29,15 @@ LOST_ASKS = 2
 class Path:
     """One peer over one link."""
 
-    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "counter", "heard_ns", "row", "rttvar_ns", "srtt_ns",
-                 "steady_ns", "waiting")
+    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "counter", "heard_ns", "limit", "row", "rttvar_ns",
+                 "srtt_ns", "steady_ns", "waiting")
 
     def __init__(self) -> None:
         self.counter = 0
         "Highest frame counter of the peer seen on this link: copies and replays prove nothing."
         self.heard_ns = NEVER
+        self.limit = DATAGRAM_MAX
+        "The largest datagram that passes, UDP payload in bytes; longer frames go in segments."
         self.row = 0
         "Fresh frames here since the last one on another link."
         self.asked = 0
@@ -161,6 +163,11 @@ class LinkTable:
             self._leave_best(nodeid, link, now)
         elif link < best and now - path.broke_ns >= path.steady_ns:
             self._move(nodeid, link)
+
+    def mtu(self, nodeid: int, link: int, size: int) -> None:
+        """The kernel says how many bytes a datagram to the peer may have."""
+        if nodeid in self.paths and link < self.count:
+            self.paths[nodeid][link].limit = max(size, SEGMENT_PAYLOAD_MIN)
 
     def own_end(self, link: int, up: bool, now: int) -> None:
         """The kernel says that our own end of ``link`` is up or down."""

@@ -51,12 +51,20 @@ def capture(target: str, number: int) -> list[bytes]:
     return found
 
 
+def other_key(key: bytes) -> bytes:
+    """A key with another id: one pair in 256 shares it."""
+    while True:
+        found = os.urandom(32)
+        if aes_gcm(found).key_id != aes_gcm(key).key_id:
+            return found
+
+
 def make(cluster: str, key: bytes, real: list[bytes]) -> dict[str, list[bytes]]:
     """Counter -> datagrams."""
     us = Processor(2, random.getrandbits(64), random.getrandbits(64))
     stranger = Processor(9, random.getrandbits(64), random.getrandbits(64))
     foreign = Sealer(cluster + "-other", us, aes_gcm(key))
-    wrong = Sealer(cluster, us, aes_gcm(os.urandom(32)))
+    wrong = Sealer(cluster, us, aes_gcm(other_key(key)))
     unknown = Sealer(cluster, stranger, aes_gcm(key))
     old = HEADER.pack(MAGIC, VERSION + 1, 0, 0, 2, 1, 1, 1)
     turned = [frame[:60] + bytes([frame[60] ^ 1]) + frame[61:] for frame in real]
@@ -65,7 +73,8 @@ def make(cluster: str, key: bytes, real: list[bytes]) -> dict[str, list[bytes]]:
         "dropped_magic": [b"\0\0" + os.urandom(random.choice((100, 1400, 9000))) for _ in range(EACH)],
         "dropped_version": [old + os.urandom(100) for _ in range(EACH)],
         "dropped_cluster": [foreign.seal(os.urandom(64)) for _ in range(EACH)],
-        "dropped_seal": [wrong.seal(os.urandom(64)) for _ in range(EACH)] + turned,
+        "dropped_key": [wrong.seal(os.urandom(64)) for _ in range(EACH)],
+        "dropped_seal": turned,
         "dropped_unknown_node": [unknown.seal(os.urandom(64)) for _ in range(EACH)],
         "dropped_replayed": real,
     }

@@ -161,7 +161,7 @@ def test_what_is_not_ours_is_counted_and_dropped(ring: tuple[dict[int, Child], i
     assert counters["dropped_short"] == 2
     assert counters["dropped_magic"] == 1
     assert counters["dropped_cluster"] == 1
-    assert counters["dropped_seal"] == 1
+    assert counters["dropped_key"] == 1
     assert counters["dropped_unknown_node"] == 1
     assert counters["dropped_malformed"] == 1
     assert counters["dropped_replayed"] == 2

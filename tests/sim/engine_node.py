@@ -173,7 +173,8 @@ class CheapAead:
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
         return data + self._tag(nonce, data, associated_data)
 
-    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
+    def decrypt(self, nonce: bytes, data: bytes | memoryview, associated_data: bytes, /) -> bytes:
+        data = bytes(data)
         if data[-16:] != self._tag(nonce, data[:-16], associated_data):
             raise BadTag
         return data[:-16]
@@ -183,6 +184,7 @@ class CheapSuite:
     """Makes them."""
 
     invalid: type[Exception] = BadTag
+    key_id = 0
 
     def __call__(self, processor: Processor, /) -> CheapAead:
         return CheapAead(processor)

@@ -11,8 +11,9 @@ from membership.api import Processor
 from membership.totem import wire
 from membership.totem.aes import aes_gcm
 from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, RING_SEQ_MAX
-from membership.totem.seal import HEADER, FrameError, Sealer
-from vcs.errors import RemoteError, VcsError
+from membership.totem.peers import ReplayWindow
+from membership.totem.seal import COUNTER_LAST, HEADER, FrameError, Sealer
+from vcs.errors import ConfigError, RemoteError, VcsError
 from vcs.model import RingId
 
 u32 = st.integers(1, 2**32 - 1)
@@ -157,10 +158,38 @@ def test_another_cluster_and_another_key() -> None:
     frame = a.seal(b"x")
     with pytest.raises(FrameError, match="cluster"):
         Sealer("beta", who, aes_gcm(b"k" * 32)).open(frame)
-    with pytest.raises(FrameError, match="seal"):
+    with pytest.raises(FrameError, match="key"):
         Sealer("alpha", who, aes_gcm(b"K" * 32)).open(frame)
+    same_id = next(k for k in (i.to_bytes(32, "big") for i in range(10_000)) if aes_gcm(k).key_id == aes_gcm(b"k" * 32).key_id)
+    with pytest.raises(FrameError, match="seal"):
+        Sealer("alpha", who, aes_gcm(same_id)).open(frame)
+    with pytest.raises(ConfigError, match="share an id"):
+        Sealer("alpha", who, aes_gcm(same_id), aes_gcm(b"k" * 32))
     with pytest.raises(VcsError, match="32"):
         aes_gcm(b"short")
+
+
+def test_keys_are_rotated_without_a_gap() -> None:
+    """Each node in turn: accept the new key, then use it, then drop the old one."""
+    old, new = aes_gcm(b"k" * 32), aes_gcm(b"n" * 32)
+    a, b, who = sealers()
+    recorded = a.seal(b"recorded")
+    for change in ((a, old, new), (b, old, new), (a, new, old), (b, new, old), (a, new), (b, new)):
+        change[0].rekey(*change[1:])
+        assert b.open(a.seal(b"to b"))[2] == b"to b" and a.open(b.seal(b"to a"))[2] == b"to a"
+    assert a.seal(b"")[3] == new.key_id
+    with pytest.raises(FrameError, match="key"):
+        b.open(recorded)
+    assert b.open(a.seal(b"x"))[:2] == (who, 9), "one counter for all keys"
+
+
+def test_the_last_frame_is_one_and_the_highest() -> None:
+    a, b, who = sealers()
+    last = a.seal_last(b"gasp")
+    assert a.seal_last(b"other") == last and b.open(last) == (who, COUNTER_LAST, b"gasp")
+    window = ReplayWindow()
+    assert window.accept(5) and window.accept(COUNTER_LAST)
+    assert not window.accept(COUNTER_LAST) and not window.accept(6)
 
 
 def test_no_nonce_is_used_twice() -> None:
