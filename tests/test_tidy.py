@@ -75,7 +75,7 @@ IMPURE = {
 }  # fmt: skip
 PURE = (
     "vcs/model.py", "vcs/errors.py", "membership/api.py", "membership/totem/*.py", "bridge/coordinator/*.py",
-    "dlm_glue/plan.py", "dlm_glue/state.py", "dlm_glue/fold.py",
+    "dlm_glue/plan.py", "dlm_glue/state.py", "dlm_glue/fold.py", "vcs/batch.py", "bridge/channel/order.py",
 )  # fmt: skip
 DRIVERS: dict[str, str] = {
     "membership/totem/driver.py": "sockets, clock and tasks of the engine",

@@ -7,6 +7,7 @@ A Varlink message is one JSON object and a NUL byte. The server's side is vcs/co
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
@@ -19,6 +20,8 @@ INTERFACE = "org.vcs.Cluster"
 FAILED = f"{INTERFACE}.Failed"
 REPLY_MAX = 64 << 20
 "Bytes. A longer reply is no reply of vcsd."
+DESCRIPTORS_MAX = 4
+"In one message."
 CALL_TIMEOUT_S = 30.0
 "Calls that answer at once; leaving and following have no limit."
 
@@ -40,6 +43,7 @@ class Client:
     def __init__(self, path: str = SOCKET_PATH) -> None:
         self.path = path
         self._buffer = bytearray()
+        self._descriptors: list[int] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(CALL_TIMEOUT_S)
         try:
@@ -55,6 +59,7 @@ class Client:
             raise DaemonError(f"{path}: {error.strerror or error}", "is the path right?") from None
 
     def close(self) -> None:
+        self._drop_descriptors()
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -100,6 +105,20 @@ class Client:
     def fence_ack(self, nodeid: int) -> None:
         self.call("FenceAck", {"nodeid": nodeid})
 
+    def open_channel(self, group: str, explicit: bool) -> int:
+        """A batch channel of the group: the program's descriptor of it (vcs/channel.py makes use of it)."""
+        self._descriptors.clear()
+        parameters = self.call("OpenChannel", {"group": group, "explicit": explicit})
+        at = parameters.get("channel")
+        if not isinstance(at, int) or at != 0 or len(self._descriptors) != 1:
+            self._drop_descriptors()
+            raise DaemonError("the reply of vcsd holds no channel", "are `vcs` and vcsd of the same version?")
+        return self._descriptors.pop()
+
+    def _drop_descriptors(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
     def _send(self, method: str, parameters: Mapping[str, object] | None, flags: Json) -> None:
         call = {"method": method if "." in method else f"{INTERFACE}.{method}", "parameters": dict(parameters or {}), **flags}
         try:
@@ -125,9 +144,10 @@ class Client:
             if len(self._buffer) > REPLY_MAX:
                 raise DaemonError(f"the reply of vcsd is longer than {REPLY_MAX} bytes", "this is a bug: please report it")
             try:
-                data = self._socket.recv(1 << 16)
+                data, descriptors, _flags, _address = socket.recv_fds(self._socket, 1 << 16, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
             except OSError as error:
                 raise self._lost(error) from None
+            self._descriptors += descriptors
             if not data:
                 raise DaemonError("vcsd closed the connection", "look at its journal: `journalctl -u vcsd`")
             self._buffer += data

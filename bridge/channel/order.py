@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One group's messages as every member sees them: which count, in which event, with which sequence. Pure, and the same everywhere.
+
+Bundles and the coordinator's messages come in one total order. So "the event in force" is the same at every member at the place of a
+bundle, and counting gives every message the same sequence.
+
+A bundle counts only in the ring that its head names, and its sender names a ring only once the coordinator has merged there. Anything
+sent earlier, and delivered later, is void at every member alike, and its sender repeats it. Members that went different ways
+between two rings (and were not taken out of the group for it) find out by *sync* messages, the first that each sends in a new ring:
+who was with fewer members has missed messages, and its channels are closed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, field
+
+from vcs.batch import Position
+
+_PLACE = struct.Struct("<QQI")
+
+
+def _digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
+@dataclass(slots=True)
+class GroupOrder:
+    """A group that this node is a member of."""
+
+    name: str
+    event: int = 0
+    "In force: the newest that was started; 0 before the first."
+    members: frozenset[int] = frozenset()
+    count: int = 0
+    "Messages of the event so far."
+    paused: set[int] = field(default_factory=set)
+    "Members with a program that is behind: nobody hands in more."
+    mark: Position | None = None
+    "Where this node stood when the ring began; None if it was in no event of the group then."
+    _places: hashlib.blake2b = field(default_factory=_digest)
+
+    def start(self, event: int, members: frozenset[int]) -> bool:
+        """The event is started: messages behind this place are of it. False: it was in force already."""
+        if event == self.event:
+            return False
+        self.event, self.members, self.count = event, members, 0
+        self._places = _digest()
+        return True
+
+    def accept(self, sender: int, ring_seq: int, seq: int, messages: int) -> int:
+        """A bundle of so many messages: the sequence of the first one, or 0 if its sender is no member."""
+        if sender not in self.members:
+            return 0
+        first = self.count + 1
+        self.count += messages
+        self._places.update(_PLACE.pack(ring_seq, seq, sender))
+        return first
+
+    def new_ring(self, companions: frozenset[int]) -> None:
+        """A new regular configuration, into which ``companions`` came together with this node."""
+        self.paused.clear()
+        along = companions & self.members
+        self.mark = Position(self.event, self.count, len(along), min(along, default=0), self._places.digest()) if self.event else None
+
+    def synced(self) -> None:
+        """The sync is sent: differences from here on can only come from a later ring."""
+        self._places = _digest()
+
+    def missed(self, theirs: Position) -> bool:
+        """Another member's sync: has this node missed what that one has?"""
+        mine = self.mark
+        if mine is None or (mine.event, mine.seq, mine.digest) == (theirs.event, theirs.seq, theirs.digest):
+            return False
+        if mine.event != theirs.event:
+            return mine.event < theirs.event
+        return (theirs.companions, -theirs.lowest) > (mine.companions, -mine.lowest)
+
+    def adopt(self, theirs: Position) -> None:
+        """Count on from where the others are; what came since the ring began has been counted here too."""
+        if self.mark is not None and self.event == theirs.event:
+            self.count += theirs.seq - (self.mark.seq if self.mark.event == theirs.event else 0)
+            self.mark = theirs

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A program's end of a batch channel: ordered messages between the members of a group.
+
+Plain programs use :class:`Channel` (blocking, or with select: it has a ``fileno``); programs with an event loop use
+:class:`AsyncChannel`. Both pack messages, so that each costs well under a microsecond when there are many::
+
+    with open_channel("orders") as channel:
+        channel.send(b"hello")
+        while True:
+            what = channel.receive()
+            if isinstance(what, Event): ...  # from here on messages are of this event
+            else:
+                for seq, message in enumerate(what.messages, what.seq): ...
+
+The sender gets its own messages too, at their place in the order. Messages of an event come when this node has processed the event (it
+has acknowledged the event's start), or, on an *explicit* channel, when the program has said so by :meth:`Channel.processed`.
+
+Who sends faster than the group takes waits in :meth:`Channel.flush`; who does not read what comes holds up everybody for a while and
+is then cut off: :class:`ChannelClosed` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Self
+
+from vcs import batch
+from vcs.batch import MESSAGE_MAX, PACKET_MAX, Batch, Closed, Event
+from vcs.client import SOCKET_PATH, Client
+from vcs.errors import DaemonError, RemoteError, VcsError
+
+INBOUND_MAX = 16 << 20
+"Bytes read ahead while a send waits. Beyond that nothing is read, and vcsd treats the program as slow."
+OUTBOUND_MAX = 1 << 20
+"Bytes that an AsyncChannel holds for vcsd before it refuses more."
+READS = 32
+"Packets read in one turn of an event loop."
+LENGTH = 4
+RESETS = 2
+
+Delivery = Batch | Event
+
+
+class ChannelClosed(DaemonError):
+    """The channel has ended; the message says why."""
+
+
+class ChannelFull(VcsError):
+    """Too much waits to be sent: await ``drain()`` first."""
+
+
+class Channel:
+    """One channel. Every method raises ChannelClosed once the channel has ended and what came before was received."""
+
+    __slots__ = ("_closed", "_event", "_in", "_in_bytes", "_messages", "_poll", "_size", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        """``sock``: connected to vcsd (see :func:`open_channel`); it belongs to the channel from now on."""
+        sock.setblocking(False)
+        self._socket = sock
+        self._poll = select.poll()
+        self._messages: list[bytes] = []
+        self._size = batch.HEAD
+        self._event = 0
+        self._in: deque[tuple[Delivery, int]] = deque()
+        self._in_bytes = 0
+        self._closed = ""
+
+    @classmethod
+    def at(cls, path: str, group: str, explicit: bool = False) -> Self:
+        """A channel of a server that listens at ``path`` (bridge.channel.node). Raises DaemonError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(path)
+            sock.send(batch.pack_hello(group, explicit))
+        except OSError as error:
+            sock.close()
+            raise DaemonError(f"{path}: {error.strerror or error}", "does its server run?") from None
+        return cls(sock)
+
+    def fileno(self) -> int:
+        """For select and poll: when readable, call ``receive(0)`` until it returns None, and once before the first wait after a flush."""
+        return self._socket.fileno()
+
+    @property
+    def event(self) -> int:
+        """The newest event that was received, 0 before the first."""
+        return self._event
+
+    def close(self) -> None:
+        """End the channel; what was put and not flushed is lost. The others get no notice: the node stays in the group."""
+        self._closed = self._closed or "this program closed the channel"
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def put(self, payload: bytes) -> None:
+        """Add a message to the packet that is being filled; a full one is sent, which may block. Raises VcsError: too long."""
+        size = self._size + len(payload) + LENGTH
+        if size > PACKET_MAX or payload.__class__ is not bytes:
+            payload = bytes(payload)
+            size = self._room(payload)
+        self._messages.append(payload)
+        self._size = size
+
+    def send(self, payload: bytes) -> None:
+        """Send one message now, behind those that were put."""
+        self.put(payload)
+        self.flush()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Send what was put. Blocks while vcsd takes no more, and reads ahead meanwhile. False: not within ``timeout_s``."""
+        return not self._messages or self._push(self._packet, timeout_s)
+
+    def processed(self, event: int) -> None:
+        """Explicit channels: this program has processed ``event``, so its messages may come."""
+        self._push(lambda: batch.pack_processed(event), None)
+
+    def _room(self, payload: bytes) -> int:
+        """Make room for ``payload``; the size of the packet with it."""
+        if len(payload) > MESSAGE_MAX:
+            raise VcsError(f"a message of {len(payload)} bytes is too long for a channel (at most {MESSAGE_MAX})")
+        if self._size + len(payload) + LENGTH > PACKET_MAX:
+            self.flush()
+        return self._size + len(payload) + LENGTH
+
+    def _packet(self) -> bytes:
+        return batch.pack(self._event, self._messages)
+
+    def _sent(self) -> None:
+        self._messages = []
+        self._size = batch.HEAD
+
+    def _push(self, make: Callable[[], bytes], timeout_s: float | None) -> bool:
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        packet = make()
+        while True:
+            if self._offer(packet):
+                if packet[0] == batch.Kind.MESSAGES:
+                    self._sent()
+                return True
+            read = self._in_bytes < INBOUND_MAX
+            found = self._wait(select.POLLOUT | (select.POLLIN if read else 0), end)
+            if not found:
+                return False
+            if found & ~select.POLLOUT and read:
+                self._read()
+
+    def _offer(self, packet: bytes) -> bool:
+        """Hand a packet to vcsd; False: not now."""
+        if self._closed:
+            raise self._gone()
+        try:
+            self._socket.send(packet, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            while not self._closed and self._read():
+                pass  # the reason is what vcsd said last
+            self._end(error.strerror or str(error))
+            raise self._gone() from None
+        return True
+
+    def _wait(self, what: int, end: float | None) -> int:
+        """The events of poll(2), 0 when ``end`` has come."""
+        self._poll.register(self._socket, what)
+        left = None if end is None else max(end - time.monotonic(), 0.0) * 1000
+        found = self._poll.poll(left)
+        return found[0][1] if found else 0
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def receive(self, timeout_s: float | None = None) -> Delivery | None:
+        """The next event or batch; None when nothing came within ``timeout_s`` (0: look only). Before it waits it flushes."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if self._in:
+                found, size = self._in.popleft()
+                self._in_bytes -= size
+                return found
+            if self._closed:
+                raise self._gone()
+            if self._read():
+                continue
+            if self._messages:
+                self.flush(timeout_s)
+                continue
+            if timeout_s == 0 or not self._wait(select.POLLIN, end):
+                return None
+
+    def _read(self) -> bool:
+        """Take one packet, if there is one."""
+        packet = self._take()
+        if packet is None:
+            return False
+        found = self._understand(packet)
+        if found is not None:
+            self._in.append((found, len(packet)))
+            self._in_bytes += len(packet)
+        return True
+
+    def _take(self) -> bytes | None:
+        """One packet; empty when the channel has ended; None when there is none."""
+        for _ in range(RESETS):
+            try:
+                return self._socket.recv(batch.DELIVERY_MAX)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                continue  # vcsd closed with packets of ours unread; what it said before is still to be read
+            except OSError as error:
+                self._end(error.strerror or str(error))
+        return b""
+
+    def _understand(self, packet: bytes) -> Delivery | None:
+        if not packet:
+            self._end("vcsd closed the connection")
+            return None
+        try:
+            found = batch.unpack(packet)
+        except RemoteError as error:
+            self._end(f"vcsd sent what this program does not understand ({error})")
+            return None
+        if isinstance(found, Closed):
+            self._end(found.reason)
+            return None
+        self._event = max(self._event, found.event)
+        return found
+
+    def _end(self, reason: str) -> None:
+        if not self._closed:
+            self._closed = reason
+            self._socket.close()
+
+    def _gone(self) -> ChannelClosed:
+        return ChannelClosed(f"the channel is closed: {self._closed}")
+
+
+class AsyncChannel:
+    """The same on an event loop. ``on_delivery`` is called for every event and batch, ``on_closed`` once, with the reason."""
+
+    def __init__(
+        self, channel: Channel, on_delivery: Callable[[Delivery], None], on_closed: Callable[[str], None] = lambda _reason: None
+    ) -> None:
+        self._channel = channel
+        self._on_delivery, self._on_closed = on_delivery, on_closed
+        self._loop = asyncio.get_running_loop()
+        self._fd = channel.fileno()
+        self._out: deque[bytes] = deque()
+        self._out_bytes = 0
+        self._scheduled = False
+        self._room = asyncio.Event()
+        self._room.set()
+        self._ended = False
+        self._loop.add_reader(self._fd, self._readable)
+
+    @property
+    def event(self) -> int:
+        return self._channel.event
+
+    def send(self, payload: bytes) -> None:
+        """Queue a message; it goes with others at the end of this turn of the loop. Raises ChannelClosed, ChannelFull, VcsError."""
+        channel = self._channel
+        if self._ended:
+            raise channel._gone()
+        size = channel._size + len(payload) + LENGTH
+        if size > PACKET_MAX or payload.__class__ is not bytes:
+            payload = bytes(payload)
+            if len(payload) <= MESSAGE_MAX:
+                self._queue_packet()
+            size = channel._room(payload)
+        channel._messages.append(payload)
+        channel._size = size
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def processed(self, event: int) -> None:
+        """See :meth:`Channel.processed`."""
+        self._out.append(batch.pack_processed(event))
+        self._write()
+
+    async def drain(self) -> None:
+        """Wait until there is room for more. Raises ChannelClosed."""
+        await self._room.wait()
+        if self._ended:
+            raise self._channel._gone()
+
+    def close(self) -> None:
+        self._finish()
+        self._channel.close()
+
+    def _queue_packet(self) -> None:
+        channel = self._channel
+        if not channel._messages:
+            return
+        if self._out_bytes >= OUTBOUND_MAX:
+            raise ChannelFull(f"{self._out_bytes} bytes wait to be sent", "await drain() before sending more")
+        packet = channel._packet()
+        channel._sent()
+        self._out.append(packet)
+        self._out_bytes += len(packet)
+        if self._out_bytes >= OUTBOUND_MAX:
+            self._room.clear()
+        self._write()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if not self._ended and self._out_bytes < OUTBOUND_MAX:
+            self._queue_packet()
+
+    def _write(self) -> None:
+        if self._ended:
+            return
+        out = self._out
+        try:
+            while out:
+                if not self._channel._offer(out[0]):
+                    self._loop.add_writer(self._fd, self._write)
+                    return
+                packet = out.popleft()
+                if packet[0] == batch.Kind.MESSAGES:
+                    self._out_bytes -= len(packet)
+        except ChannelClosed:
+            self._closed()
+            return
+        self._loop.remove_writer(self._fd)
+        self._room.set()
+        if self._channel._messages and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _readable(self) -> None:
+        channel = self._channel
+        for _ in range(READS):
+            packet = channel._take()
+            if packet is None:
+                return
+            found = channel._understand(packet)
+            if found is None:
+                self._closed()
+                return
+            self._on_delivery(found)
+            if self._ended:
+                return
+
+    def _closed(self) -> None:
+        if not self._ended:
+            self._finish()
+            for found, _size in self._channel._in:
+                self._on_delivery(found)
+            self._channel._in.clear()
+            self._on_closed(self._channel._closed)
+
+    def _finish(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            self._room.set()
+
+
+def open_channel(group: str, path: str = SOCKET_PATH, explicit: bool = False) -> Channel:
+    """A channel of ``group``, in which this node must be. Raises DaemonError."""
+    with Client(path) as client:
+        descriptor = client.open_channel(group, explicit)
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, descriptor)
+        sock = socket.socket(fileno=descriptor)
+        undo.pop_all()
+    return Channel(sock)
