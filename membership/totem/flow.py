@@ -1,26 +1,68 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Flow control (the 1995 paper, section 8), in signed arithmetic: what the token carries is a peer's word and may be anything."""
+"""Flow control (the 1995 paper, section 8), in signed arithmetic: what the token carries is a peer's word and may be anything.
+
+All is counted in units of about one segment, so that what is on its way is bounded in bytes whatever the frames' sizes are. The
+window is what one rotation may carry; the token bears the smallest that any member can take.
+"""
 
 from __future__ import annotations
 
-from membership.totem.limits import PER_VISIT, WINDOW
+from membership.totem.limits import LOSS_SAMPLE, PAYLOAD_MAX, PAYLOAD_MIN, PER_VISIT, SEGMENT, WINDOW
 
 COUNT_MAX = 0xFFFFFFFF
 
 
-def allowance(fcc: int, backlog: int, own_backlog: int, own_last_backlog: int) -> int:
-    """Frames (new ones and repairs) that this visit may send, 0 to PER_VISIT.
+def units(size: int) -> int:
+    """What ``size`` bytes of a frame weigh: at least 1."""
+    return size // SEGMENT + 1
 
-    ``fcc``: frames sent in the last rotation; ``backlog``: sum of the members' queues; ``own_last_backlog``: our part in it.
+
+def allowance(fcc: int, own_sent: int, backlog: int, own_backlog: int, own_last_backlog: int, window: int = WINDOW) -> int:
+    """Units (new frames and repairs) that this visit may send, 0 to PER_VISIT; the last frame may go beyond it.
+
+    ``fcc``: units sent in the last rotation, ``own_sent`` our part in it; ``backlog``: sum of the members' queues,
+    ``own_last_backlog`` our part in it.
     """
-    room = min(PER_VISIT, WINDOW - fcc)
+    window = min(window, WINDOW)
+    room = min(PER_VISIT, window - max(fcc - own_sent, 0))
     total = max(backlog - own_last_backlog, 0) + own_backlog
     if own_backlog > 0 and total > own_backlog:
         # A fair share of the window, and never nothing: repairs and a lone message must not starve behind others' queues.
-        room = min(room, max(1, WINDOW * own_backlog // total))
+        room = min(room, max(1, window * own_backlog // total))
     return max(room, 0)
 
 
 def update(counter: int, now: int, before: int) -> int:
     """The token's counter with our last contribution replaced by the new one."""
     return min(max(counter - before + now, 0), COUNT_MAX)
+
+
+class FrameSize:
+    """How large a frame to make: a frame of many segments is lost when one of them is.
+
+    Of each LOSS_SAMPLE frames of the ring or more, the share that was sent again is looked at: above an eighth the size is halved,
+    below a thirty-second it grows by a quarter.
+    """
+
+    __slots__ = ("_repaired", "_seq", "payload_max")
+
+    def __init__(self) -> None:
+        self.payload_max = PAYLOAD_MAX
+        self._seq = 0
+        self._repaired = 0
+
+    def restart(self) -> None:
+        """A new ring counts from 0; what was learnt of the network stays."""
+        self._seq = self._repaired = 0
+
+    def watch(self, seq: int, repaired: int) -> None:
+        """The token's counters at a visit."""
+        sent = seq - self._seq
+        if sent < LOSS_SAMPLE:
+            return
+        again = (repaired - self._repaired) & COUNT_MAX
+        self._seq, self._repaired = seq, repaired
+        if again * 8 > sent:
+            self.payload_max = max(self.payload_max // 2, PAYLOAD_MIN)
+        elif again * 32 <= sent:
+            self.payload_max = min(self.payload_max + max(self.payload_max // 4, SEGMENT), PAYLOAD_MAX)

@@ -11,9 +11,16 @@ MEMBERS_MAX = 64
 "Members of a ring: obligation sets are 64-bit masks over the old ring's members."
 PROCESSORS_MAX = 2 * MEMBERS_MAX
 "Processors in one Join's set: a node that restarts in the middle of a gathering appears with both incarnations."
+SEGMENT = 1400
+"Bytes of a datagram on a path of 1500; larger sealed frames travel in several. Also the unit of flow control."
 PAYLOAD_MAX = 1320
-"""Payload bytes of one frame. With header (40), tag (16) and two message headers (26 each, recovery wraps once) a frame stays
-within 1452 bytes: an Ethernet frame of 1500 less the IPv6 and UDP headers."""
+"""Content bytes of one frame at most. With two headers of 26 (recovery wraps once), header (40) and tag (16) a frame stays within what
+can be sent at once."""
+PAYLOAD_MIN = 1320
+"What ``payload_max`` of a core falls to when large frames get lost: one segment."
+PIECE_MAX = 1280
+"Bytes of a frame's body in one piece: header, seal and segment's header make it at most SEGMENT."
+MESSAGES_PER_FRAME = 4096
 MESSAGE_MAX = 1 << 20
 "Largest application message in bytes; larger ones than a frame travel as fragments."
 QUEUE_MESSAGES_MAX = 8192
@@ -21,18 +28,35 @@ QUEUE_MESSAGES_MAX = 8192
 QUEUE_BYTES_MAX = 16 << 20
 STORE_MAX = 4096
 "Frames between the oldest one that somebody may still lack and the newest one."
-RTR_RANGES_MAX = 48
+STORE_BYTES_MAX = 16 << 20
+"Bytes of stored frames from which on a member sends no new ones; twice as many are stored at most (and always the next one)."
+PIECED_MAX = 8
+"Frames that are put together from pieces at the same time."
+RTR_RANGES_MAX = 64
 "Ranges of missing frames in one token."
 RANGE_MAX = STORE_MAX
 "Frames in one such range."
-WINDOW = 64
-"Frames that all members together send per rotation."
-PER_VISIT = 16
-"Frames that one member sends per visit of the token."
-FAIL_TO_RECEIVE_VISITS = 500
-"Visits during which one member's acknowledgement does not move before the others go on without it."
-IDLE_ROTATIONS = 3
-"Rotations without news before the representative rests the token."
+WINDOW = 1024
+"Units of SEGMENT bytes that all members together send per rotation; two rotations' worth must fit into a receive buffer of 4 MiB."
+PER_VISIT = 512
+"Units that one member sends per visit of the token."
+AHEAD = 256
+"Units of them that it may send after the token, which is then on its way already (the accelerated ring); 0: the classic ring."
+ASK_AGAIN_NS = 1_000_000
+"A frame that did not come after two requests is asked for again after so long, then after twice as long, and so on..."
+ASK_AGAIN_MAX_NS = 64_000_000
+"... up to this."
+STALL_MIN_NS = 250_000
+"A token that goes round without moving anything rests for so long, then for twice as long, and so on..."
+STALL_MAX_NS = 16_000_000
+"... up to this: a member that cannot be repaired must not make the ring spin."
+FAIL_TO_RECEIVE_VISITS = 50
+FAIL_TO_RECEIVE_NS = 2_000_000_000
+"For so many visits and so long one member's acknowledgement may stand still before the others go on without it."
+IDLE_ROTATIONS = 1
+"Rotations without news, after the one that brought everybody the news, before the token rests: then everybody knows it safe."
+LOSS_SAMPLE = 16
+"Frames over which the share of repairs is judged before the size of frames is changed."
 RING_SEQ_STEP = 4
 "Ring sequences from one ring to the next; the transitional configuration between them is named by ``new - 2``."
 RING_SEQ_RESERVE = 1024 * RING_SEQ_STEP
