@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vcs.model import RingId
 
@@ -55,8 +55,9 @@ class Configuration:
     "Sorted by nodeid; always contains the local processor."
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
+    """An application message, in its place. A tuple, because a busy stream makes very many."""
+
     sender: Processor
     ring: RingId
     "The regular configuration that it was sent in."

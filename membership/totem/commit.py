@@ -57,7 +57,8 @@ def second_visit(core: Core, _sender: Processor, token: Commit, now: int) -> Non
     if token.ring != forming.ring.id or token.token_seq <= forming.commit_seq:
         core.count("token_copies")
         return
-    if not all(e.filled for e in token.entries) or tuple(e.processor for e in token.entries) != forming.ring.members:
+    mine = any(e.processor == core.local and e.old_ring == core.ring.id for e in token.entries)
+    if not mine or not all(e.filled for e in token.entries) or tuple(e.processor for e in token.entries) != forming.ring.members:
         core.count("commit_refused")
         return
     forming.commit_seq = token.token_seq

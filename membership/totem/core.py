@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from membership.api import Configuration, EngineEvent, Health, Kind, Message, Processor
-from membership.totem.limits import Timing
+from membership.totem.flow import FrameSize
+from membership.totem.frames import Fragment, Regular
+from membership.totem.limits import WINDOW, Timing
 from membership.totem.links import LinkTable
 from membership.totem.packing import Reassembly, SendQueue
 from membership.totem.peers import Peer
 from membership.totem.ring import Ring
 from membership.totem.seal import Sealer
 from membership.totem.states import Event, State
-from membership.totem.wire import NO_RING, Beacon, Body, Entry, Join, Regular, encode
+from membership.totem.wire import NO_RING, Beacon, Body, Entry, Join, encode
 from vcs.model import RingId
 
 # --- effects, to be carried out in the order given, each completely before the next ------------------------------------------
@@ -42,12 +44,18 @@ class Deliver(NamedTuple):
     event: EngineEvent
 
 
+class DeliverMessages(NamedTuple):
+    """Messages that follow each other, in this order."""
+
+    messages: list[Message]
+
+
 class Note(NamedTuple):
     name: str
     fields: dict[str, object]
 
 
-Effect = Send | Persist | Deliver | Note
+Effect = Send | Persist | Deliver | DeliverMessages | Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,9 @@ class Core:
         self.arrived_on = 0
         "Link of the datagram that is being handled: an answer goes back the same way."
         self.queue = SendQueue()
+        self.frame_size = FrameSize()
+        self.window = WINDOW
+        "Units that our receive buffer takes in one rotation."
         self.reassembly = Reassembly()
         self.ring = Ring(NO_RING, (config.local,), config.local)
         self.ring_heard_ns = -(1 << 62)
@@ -213,14 +224,26 @@ class Core:
     # --- delivery -----------------------------------------------------------------------------------------------------------
 
     def emit(self, ring: Ring, frame: Regular) -> None:
-        """The application messages that end in ``frame``, upwards. ``ring`` names the configuration they were sent in."""
+        """The application messages that end in ``frame``, upwards, together with those just before them. ``ring`` names the
+        configuration they were sent in."""
         if frame.inner is not None:
             return
-        sender = ring.by_id[frame.origin]
-        for part in frame.parts:
-            payload = self.reassembly.feed(frame.origin, part)
-            if payload is not None:
-                self.out.append(Deliver(Message(sender, ring.id, frame.seq, payload)))
+        content = frame.content()
+        if isinstance(content, Fragment):
+            whole = self.reassembly.feed(frame.origin, content)
+            content = () if whole is None else (whole,)
+        else:
+            self.reassembly.drop(frame.origin)
+        if not content:
+            return
+        out = self.out
+        last = out[-1] if out else None
+        if not isinstance(last, DeliverMessages):
+            last = DeliverMessages([])
+            out.append(last)
+        messages = last.messages
+        sender, seq, ring_id = ring.by_id[frame.origin], frame.seq, ring.id
+        messages.extend([Message(sender, ring_id, seq, payload) for payload in content])
 
     def deliver_contiguous(self, ring: Ring, safe_upto: int) -> None:
         """What is contiguous, up to the first safe frame beyond ``safe_upto``."""

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from membership.api import Engine, EngineContext, Order
 from membership.totem import segment
 from membership.totem.aes import aes_gcm
-from membership.totem.core import CoreConfig, Deliver, Effect, Note, Persist, Send
+from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
 from membership.totem.limits import MESSAGE_MAX, RING_SEQ_RESERVE, Timing
 from membership.totem.ringseq import RingSeqFile
@@ -245,6 +245,10 @@ class TotemEngine(Engine):
                 self._send(effect)
             case Deliver():
                 self._context.sink(effect.event)
+            case DeliverMessages():
+                for message in effect.messages:
+                    if not self._closed:
+                        self._context.sink(message)
             case Persist():
                 self._persist(effect.ring_seq)
             case Note():

@@ -16,12 +16,13 @@ from typing import Any
 from membership.api import Kind, Order, Processor
 from membership.totem import commit, gather, operational, recovery
 from membership.totem.core import Core, CoreConfig, Effect
+from membership.totem.frames import Piece, Regular, Token
 from membership.totem.limits import LEAVE_COPIES, MEMBERS_MAX, MESSAGE_MAX, PROCESSORS_MAX, RING_SEQ_JUMP_MAX, RING_SEQ_STEP
 from membership.totem.peers import Peer, ReplayWindow
 from membership.totem.ring import Ring
 from membership.totem.seal import FrameError, Sealer
 from membership.totem.states import TABLE, TIMERS, Event, State
-from membership.totem.wire import Beacon, Body, Commit, Hurry, Join, Leave, Regular, Token, decode, encode
+from membership.totem.wire import Beacon, Body, Commit, Hurry, Join, Leave, decode, encode
 from vcs.errors import ConfigError, RemoteError
 from vcs.model import RingId
 
@@ -209,9 +210,14 @@ class TotemCore:
 
     def _from_peer(self, peer: Peer, sender: Processor, message: Body, now: int) -> None:
         core = self.core
-        if isinstance(message, Token | Regular):
+        if isinstance(message, Token | Regular | Piece):
             ring = core.ring if core.state is not State.RECOVERY or core.forming is None else core.forming.ring
             ours = message.ring == ring.id and ring.by_id.get(sender.nodeid) == sender
+            if isinstance(message, Piece):
+                whole = ring.take_piece(message) if ours else None
+                if whole is None:
+                    return
+                message = whole
             if isinstance(message, Token):
                 event = Event.TOKEN if ours else Event.FOREIGN
             else:

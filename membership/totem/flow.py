@@ -44,25 +44,17 @@ class FrameSize:
     below a thirty-second it grows by a quarter.
     """
 
-    __slots__ = ("_repaired", "_seq", "payload_max")
+    __slots__ = ("payload_max",)
 
     def __init__(self) -> None:
         self.payload_max = PAYLOAD_MAX
-        self._seq = 0
-        self._repaired = 0
 
-    def restart(self) -> None:
-        """A new ring counts from 0; what was learnt of the network stays."""
-        self._seq = self._repaired = 0
-
-    def watch(self, seq: int, repaired: int) -> None:
-        """The token's counters at a visit."""
-        sent = seq - self._seq
+    def judge(self, sent: int, again: int) -> bool:
+        """``again`` of ``sent`` frames were sent again. False: too few to say anything; the count goes on."""
         if sent < LOSS_SAMPLE:
-            return
-        again = (repaired - self._repaired) & COUNT_MAX
-        self._seq, self._repaired = seq, repaired
+            return False
         if again * 8 > sent:
             self.payload_max = max(self.payload_max // 2, PAYLOAD_MIN)
         elif again * 32 <= sent:
             self.payload_max = min(self.payload_max + max(self.payload_max // 4, SEGMENT), PAYLOAD_MAX)
+        return True

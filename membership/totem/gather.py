@@ -12,9 +12,10 @@ from collections.abc import Iterable
 
 from membership.api import Processor
 from membership.totem.core import Core
+from membership.totem.frames import Regular
 from membership.totem.limits import PROCESSORS_MAX
 from membership.totem.states import Event, State
-from membership.totem.wire import Beacon, Join, Leave, Regular
+from membership.totem.wire import Beacon, Join, Leave
 
 _OTHER_TIMERS = (
     Event.RETRANSMIT_TIMER, Event.HOLD_TIMER, Event.TOKEN_LOSS, Event.COMMIT_WAIT, Event.MERGE_TIMER, Event.CONSENSUS_TIMER,

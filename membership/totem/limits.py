@@ -13,22 +13,22 @@ PROCESSORS_MAX = 2 * MEMBERS_MAX
 "Processors in one Join's set: a node that restarts in the middle of a gathering appears with both incarnations."
 SEGMENT = 1400
 "Bytes of a datagram on a path of 1500; larger sealed frames travel in several. Also the unit of flow control."
-PAYLOAD_MAX = 1320
-"""Content bytes of one frame at most. With two headers of 26 (recovery wraps once), header (40) and tag (16) a frame stays within what
-can be sent at once."""
-PAYLOAD_MIN = 1320
-"What ``payload_max`` of a core falls to when large frames get lost: one segment."
+PAYLOAD_MAX = 61_440
+"""Content bytes of one frame at most, so that 60 000 bytes of one message need one frame. With two headers of 26 (recovery wraps once),
+header (40) and tag (16) it stays below the 65 507 bytes of a UDP datagram, cut into segments or not."""
 PIECE_MAX = 1280
-"Bytes of a frame's body in one piece: header, seal and segment's header make it at most SEGMENT."
+"Bytes of a frame's body in one piece: with header, seal and a segment's header it is at most one SEGMENT."
+PAYLOAD_MIN = PIECE_MAX - 2 * 26
+"What a frame's content falls to when large frames get lost: one piece, also when recovery wraps it."
 MESSAGES_PER_FRAME = 4096
 MESSAGE_MAX = 1 << 20
 "Largest application message in bytes; larger ones than a frame travel as fragments."
 QUEUE_MESSAGES_MAX = 8192
 "Messages that may wait to be sent at one node."
 QUEUE_BYTES_MAX = 16 << 20
-STORE_MAX = 4096
+STORE_MAX = 2048
 "Frames between the oldest one that somebody may still lack and the newest one."
-STORE_BYTES_MAX = 16 << 20
+STORE_BYTES_MAX = 8 << 20
 "Bytes of stored frames from which on a member sends no new ones; twice as many are stored at most (and always the next one)."
 PIECED_MAX = 8
 "Frames that are put together from pieces at the same time."

@@ -6,18 +6,19 @@ from __future__ import annotations
 from membership.api import Rotation
 from membership.totem import token as token_rules
 from membership.totem.core import Core, Deliver
-from membership.totem.limits import IDLE_ROTATIONS, ROTATION_INTERVAL_NS
+from membership.totem.frames import Regular, Token, make_regular
+from membership.totem.limits import AHEAD, IDLE_ROTATIONS, ROTATION_INTERVAL_NS
 from membership.totem.ring import Ring
 from membership.totem.states import Event
-from membership.totem.wire import Hurry, Regular, Token, make_regular
+from membership.totem.wire import Hurry
 
 
 def next_frame(core: Core, ring: Ring, seq: int) -> Regular | None:
-    packed = core.queue.next_frame()
+    packed = core.queue.next_frame(core.frame_size.payload_max)
     if packed is None:
         return None
-    parts, safe = packed
-    return make_regular(ring.id, seq, core.local.nodeid, safe, parts)
+    content, safe = packed
+    return make_regular(ring.id, seq, core.local.nodeid, safe, content)
 
 
 def on_token(core: Core, _sender: object, token: Token, now: int) -> None:
@@ -32,25 +33,30 @@ def on_token(core: Core, _sender: object, token: Token, now: int) -> None:
     core.arm(Event.TOKEN_LOSS, now + core.timing.token)
     if state.sent_ns is not None:
         evidence(core, ring, state.sent_ns)
-    if _may_rest(core, ring, token):
+    rest = _rest(core, ring, token)
+    if rest:
         state.held = token
-        core.arm(Event.HOLD_TIMER, now + core.timing.hold)
+        core.arm(Event.HOLD_TIMER, now + rest)
         return
     _visit(core, ring, token, now)
 
 
-def _may_rest(core: Core, ring: Ring, token: Token) -> bool:
-    """Nothing is missing, unacknowledged or waiting anywhere: the representative lets the token rest for hold_ms."""
+def _rest(core: Core, ring: Ring, token: Token) -> int:
+    """For how long the token rests here (ns), 0: not at all. It rests with the member that spoke last, which so needs no hop to speak
+    again, when nothing is missing, unacknowledged or waiting anywhere; and for a while when it goes round in vain."""
     state = ring.token
-    return (
-        ring.rep == core.local.nodeid and state.idle >= IDLE_ROTATIONS and not state.hurried and not core.queue
-        and token.seq == state.prev_seq == token.aru and not token.rtr and not token.backlog and ring.safe_upto >= token.seq
-    )
+    state.rest_at = token.rest_at
+    if core.queue:
+        return 0
+    if ring.resting_place != core.local.nodeid or token.seq != state.prev_seq or token.aru != token.seq or token.rtr or token.backlog:
+        return min(token_rules.stall(ring, token), core.timing.hold)
+    return core.timing.hold if state.idle >= IDLE_ROTATIONS and not state.hurried and ring.safe_upto >= token.seq else 0
 
 
 def _visit(core: Core, ring: Ring, token: Token, now: int) -> None:
     queue = core.queue
-    safe = token_rules.visit(core, ring, token, now, lambda: queue.backlog, lambda r, seq: next_frame(core, r, seq))
+    safe = token_rules.visit(
+        core, ring, token, now, lambda: queue.backlog, lambda r, seq: next_frame(core, r, seq), ahead=AHEAD)
     ring.safe_upto = max(ring.safe_upto, safe)
     core.deliver_contiguous(ring, ring.safe_upto)
     ring.release(ring.safe_upto)
@@ -77,9 +83,11 @@ def on_submit(core: Core, _sender: object, _message: object, now: int) -> None:
         pump_alone(core, ring)
     elif ring.token.held is not None:
         release(core, None, None, now)
-    elif ring.token.idle >= IDLE_ROTATIONS - 1 and ring.rep != core.local.nodeid and not ring.token.hurried:
-        ring.token.hurried = True
-        core.send_message((ring.rep,), Hurry(ring.id))
+    elif ring.token.calm and not ring.token.hurried:
+        place = ring.resting_place
+        if place != core.local.nodeid:
+            ring.token.hurried = True
+            core.send_message((place,), Hurry(ring.id))
 
 
 def pump_alone(core: Core, ring: Ring) -> None:

@@ -14,12 +14,14 @@ from __future__ import annotations
 from membership.api import Kind, Processor
 from membership.totem import token as token_rules
 from membership.totem.core import Core, Forming
+from membership.totem.flow import units
+from membership.totem.frames import Regular, Token, make_encapsulated
 from membership.totem.limits import RING_SEQ_STEP
 from membership.totem.operational import pump_alone
 from membership.totem.peers import ReplayWindow
 from membership.totem.ring import Ring
 from membership.totem.states import Event, State
-from membership.totem.wire import NO_RING, Commit, Entry, Regular, Token, make_encapsulated
+from membership.totem.wire import NO_RING, Commit, Entry
 from vcs.model import RingId
 
 
@@ -63,7 +65,7 @@ def enter(core: Core, _sender: object, _message: object, now: int) -> None:
             core.attempt, core.obligations = NO_RING, 0
         low = min(e.aru for e in ours)
         if len(ours) > 1:
-            forming.queue = {seq: old.store[seq] for seq in sorted(old.store) if seq > low}
+            forming.queue = _to_send(core, old, forming.trans, low)
     for p in forming.ring.members:
         # Members vouch for each other: a ring forms as soon as its representative has heard everybody.
         peer = core.peers.get(p.nodeid)
@@ -76,10 +78,31 @@ def enter(core: Core, _sender: object, _message: object, now: int) -> None:
         install(core, now)
 
 
-def next_frame(forming: Forming, ring: Ring, seq: int) -> Regular | None:
+def share(trans: tuple[Processor, ...], frame: Regular) -> int:
+    """Who of ``trans`` sends ``frame`` first: its origin, or one of them if that is gone."""
+    live = [p.nodeid for p in trans]
+    return frame.origin if frame.origin in live else live[frame.seq % len(live)]
+
+
+def _to_send(core: Core, old: Ring, trans: tuple[Processor, ...], low: int) -> dict[int, Regular]:
+    """What somebody of ``trans`` may lack, our share first."""
+    own: dict[int, Regular] = {}
+    rest: dict[int, Regular] = {}
+    for seq in sorted(old.store):
+        if seq > low:
+            frame = old.store[seq]
+            (own if share(trans, frame) == core.local.nodeid else rest)[seq] = frame
+    return own | rest
+
+
+def next_frame(forming: Forming, ring: Ring, seq: int, others_done: bool) -> Regular | None:
+    """Our share; then, when a whole rotation has brought nothing new, what is left: its sender may lack it. What others have sent
+    by then is struck off, so hardly anything is sent twice."""
     if not forming.queue:
         return None
-    old_seq = next(iter(forming.queue))
+    old_seq, frame = next(iter(forming.queue.items()))
+    if not others_done and share(forming.trans, frame) != ring.local.nodeid:
+        return None
     return make_encapsulated(ring.id, seq, ring.local.nodeid, forming.queue.pop(old_seq))
 
 
@@ -101,11 +124,34 @@ def on_token(core: Core, _sender: Processor, token: Token, now: int) -> None:
     if token.token_seq <= ring.token.seen:
         core.count("token_copies")
         return
-    ring.token.seen = token.token_seq
+    state = ring.token
+    state.seen = token.token_seq
+    state.rest_at = token.rest_at
+    rest = token_rules.stall(ring, token)
+    if rest:
+        state.held = token
+        core.cancel(Event.RETRANSMIT_TIMER)
+        core.arm(Event.TOKEN_LOSS, now + core.timing.token)
+        core.arm(Event.HOLD_TIMER, now + rest)
+        return
+    _visit(core, forming, token, now)
+
+
+def release(core: Core, _sender: object, _message: object, now: int) -> None:
+    """The token has rested because something is missing that nobody could be asked for again at once."""
+    forming = _forming(core)
+    token, forming.ring.token.held = forming.ring.token.held, None
+    if token is not None:
+        _visit(core, forming, token, now)
+
+
+def _visit(core: Core, forming: Forming, token: Token, now: int) -> None:
+    ring = forming.ring
+    others_done = ring.token.last_body is not None and token.seq == ring.token.prev_seq
     safe = token_rules.visit(
         core, ring, token, now,
-        lambda: len(forming.queue),
-        lambda r, seq: next_frame(forming, r, seq),
+        lambda: sum(units(len(f.body)) for f in forming.queue.values()),
+        lambda r, seq: next_frame(forming, r, seq, others_done),
         lambda t: _count_flag(core, forming, t),
     )
     ring.token.sent_ns = None  # no evidence of time before the ring is a regular configuration

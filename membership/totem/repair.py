@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Repair: what to ask for and when, whom to serve, and how a large frame comes in pieces.
 
-A member asks for what it lacks through the token, by name, so that a holder sends it to those who lack it and to nobody else. The first
-two requests follow each other at the token's pace; then each waits twice as long as the one before, or a member that
-cannot be reached would have the same frames sent to it at every rotation. From the second request on, a frame that needs several
-segments comes in pieces, which are lost one by one and kept until they are complete.
+A member asks for what it lacks through the token, by name, so that a holder sends it to those who lack it and to nobody else. The
+first two requests follow each other at the token's pace; then each waits twice as long as the one before, or a member that cannot be
+reached would have the same frames sent to it at every rotation. When one of them comes, the others need not wait. From the second
+request on, a frame that needs several segments comes in pieces, which are lost one by one and kept until they are complete.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ class Asks:
     def due(self, who: int, missing: list[tuple[int, int]], now: int, most: int) -> list[Range]:
         """At most ``most`` ranges out of ``missing`` whose time has come, noted as asked. What is no longer missing is forgotten."""
         before, after = self._asked, {}
+        here = len(before) > sum(seq in before for first, last in missing for seq in range(first, last + 1))
         out: list[Range] = []
         for first, last in missing:
             for seq in range(first, last + 1):
                 times, at = before.get(seq, (0, 0))
                 pieces = times > 0
                 joins = bool(out) and out[-1].last == seq - 1 and out[-1].pieces == pieces
-                if now < at or (not joins and len(out) == most):
+                if (now < at and not here) or (not joins and len(out) == most):
                     after[seq] = (times, at)
                     continue
                 if joins:

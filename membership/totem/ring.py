@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from membership.api import Processor
-from membership.totem.limits import RTR_RANGES_MAX, STORE_MAX
-from membership.totem.wire import Regular, Token
+from membership.totem.frames import Piece, Regular, Token
+from membership.totem.limits import STORE_BYTES_MAX, STORE_MAX
+from membership.totem.repair import Asks, Pieces
+from membership.totem.wire import decode
+from vcs.errors import RemoteError
 from vcs.model import RingId
 
 
 class TokenState:
     """What this member remembers of the token between two visits."""
 
-    __slots__ = ("fail_visits", "held", "hurried", "idle", "last_body", "own_backlog", "own_sent", "prev_aru", "prev_seq",
-                 "retransmits", "seen", "sent_ns")
+    __slots__ = ("calm", "held", "hurried", "idle", "last_body", "own_backlog", "own_sent", "prev_aru", "prev_seq", "rest_at",
+                 "retransmits", "sample_repaired", "sample_seq", "seen", "sent_ns", "stalled", "still_since", "still_visits")
 
     def __init__(self) -> None:
         self.seen = 0
@@ -28,20 +31,32 @@ class TokenState:
         "Our part in the token's fcc."
         self.own_backlog = 0
         "Our part in the token's backlog."
-        self.fail_visits = 0
+        self.still_visits = 0
+        "Visits during which another member's acknowledgement stood still..."
+        self.still_since = 0
+        "... and since when."
         self.idle = 0
         "Rotations without news."
+        self.calm = False
+        "The token brought no new frame: it may rest somewhere."
+        self.stalled = 0
+        "Rotations that moved nothing although something is missing."
+        self.rest_at = 0
+        "Where it rests: who sent the newest frame; 0: nobody yet."
         self.held: Token | None = None
-        "The resting token, not yet processed (representative only)."
+        "The resting token, not yet processed."
         self.hurried = False
         self.retransmits = 0
+        self.sample_seq = 0
+        self.sample_repaired = 0
+        "Where the count of repairs began (FrameSize)."
 
 
 class Ring:
     """An installed ring or one that is being formed."""
 
-    __slots__ = ("aru", "by_id", "delivered", "high", "id", "local", "members", "nodeids", "others", "released", "safe_upto",
-                 "store", "successor", "token")
+    __slots__ = ("aru", "asks", "by_id", "delivered", "high", "id", "local", "members", "nodeids", "others", "pieces", "released",
+                 "safe_upto", "store", "stored_bytes", "successor", "token")
 
     def __init__(self, ring: RingId, members: tuple[Processor, ...], local: Processor) -> None:
         self.id = ring
@@ -53,6 +68,7 @@ class Ring:
         at = self.nodeids.index(local.nodeid)
         self.successor = self.nodeids[(at + 1) % len(members)]
         self.store: dict[int, Regular] = {}
+        self.stored_bytes = 0
         self.aru = 0
         "All frames up to this one are here (or were, and are released)."
         self.high = 0
@@ -63,29 +79,55 @@ class Ring:
         "All members are known to hold the frames up to this one."
         self.released = 0
         "Frames up to this one are no longer stored: everybody has them and they are delivered here."
+        self.asks = Asks()
+        self.pieces = Pieces()
         self.token = TokenState()
 
     @property
     def rep(self) -> int:
         return self.nodeids[0]
 
+    @property
+    def resting_place(self) -> int:
+        """Where the token rests, as far as we know: at the member that spoke last, else at the representative."""
+        at = self.token.rest_at
+        return at if at in self.by_id else self.nodeids[0]
+
     def add(self, message: Regular) -> bool:
         """Store a frame. False: it is here already, or beyond all limits."""
         seq = message.seq
         store = self.store
-        if seq <= self.aru or seq in store or seq > self.aru + STORE_MAX:
+        aru = self.aru
+        if seq <= aru or seq in store or seq > aru + STORE_MAX:
             return False
-        store[seq] = message
-        self.high = max(self.high, seq)
-        if seq == self.aru + 1:
+        if seq == aru + 1:
+            store[seq] = message
             aru = seq
             while aru + 1 in store:
                 aru += 1
             self.aru = aru
+        elif self.stored_bytes > 2 * STORE_BYTES_MAX:
+            return False
+        else:
+            store[seq] = message
+        self.stored_bytes += len(message.body)
+        self.high = max(self.high, seq)
         return True
 
+    def take_piece(self, piece: Piece) -> Regular | None:
+        """The frame that ``piece`` completes, if it is missing here. Raises RemoteError when the pieces make no frame of this place."""
+        if piece.seq <= self.aru or piece.seq in self.store or piece.seq > self.aru + STORE_MAX:
+            return None
+        body = self.pieces.feed(piece)
+        if body is None:
+            return None
+        frame = decode(body)
+        if isinstance(frame, Regular) and frame.ring == self.id and frame.seq == piece.seq:
+            return frame
+        raise RemoteError("pieces of something else")
+
     def missing(self, upto: int) -> list[tuple[int, int]]:
-        """Ranges of frames up to ``upto`` that are not here, at most RTR_RANGES_MAX."""
+        """Ranges of frames up to ``upto`` that are not here."""
         ranges: list[tuple[int, int]] = []
         store = self.store
         seq = self.aru + 1
@@ -98,43 +140,16 @@ class Ring:
             while seq <= upto and seq not in store:
                 seq += 1
             ranges.append((first, seq - 1))
-            if len(ranges) == RTR_RANGES_MAX:
-                break
         return ranges
 
     def release(self, upto: int) -> None:
         """Forget frames that every member holds and that are delivered here."""
         upto = min(upto, self.delivered)
+        if upto <= self.released:
+            return
+        pop = self.store.pop
         for seq in range(self.released + 1, upto + 1):
-            self.store.pop(seq, None)
-        self.released = max(self.released, upto)
-
-
-def merge_ranges(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The union of two lists of ranges, ascending and disjoint, at most RTR_RANGES_MAX (the lowest ones)."""
-    if not a:
-        return b
-    if not b:
-        return a
-    out: list[tuple[int, int]] = []
-    for first, last in sorted(a + b):
-        if out and first <= out[-1][1] + 1:
-            out[-1] = (out[-1][0], max(out[-1][1], last))
-        else:
-            out.append((first, last))
-    return out[:RTR_RANGES_MAX]
-
-
-def subtract(ranges: list[tuple[int, int]], served: set[int]) -> list[tuple[int, int]]:
-    """``ranges`` without the frames in ``served``."""
-    out: list[tuple[int, int]] = []
-    for first, last in ranges:
-        start = first
-        for seq in range(first, last + 1):
-            if seq in served:
-                if start < seq:
-                    out.append((start, seq - 1))
-                start = seq + 1
-        if start <= last:
-            out.append((start, last))
-    return out[:RTR_RANGES_MAX]
+            frame = pop(seq, None)
+            if frame is not None:
+                self.stored_bytes -= len(frame.body)
+        self.released = upto

@@ -150,7 +150,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (R, E.HURRY): _ignore(R, "the token never rests in this state"),
     (R, E.SUBMIT): _ignore(R, "queued until the ring is installed"),
     (R, E.RETRANSMIT_TIMER): Cell("recovery.resend", (R,), "the token, or the commit token before it, may be lost"),
-    (R, E.HOLD_TIMER): _ignore(R, "the token never rests in this state"),
+    (R, E.HOLD_TIMER): Cell("recovery.release", (R, O), "the token has rested: it went round in vain"),
     (R, E.JOIN_TIMER): _ignore(R, "cancelled before"),
     (R, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "a member of the new ring failed: back, the old ring's state is kept"),
     (R, E.CONSENSUS_TIMER): _ignore(R, "cancelled before"),

@@ -189,9 +189,9 @@ def _beacon(body: bytes) -> Beacon:
 
 
 def _leave(body: bytes) -> Leave:
-    _require(len(body) == _LEAVE.size, "bad length")
+    require(len(body) == _LEAVE.size, "bad length")
     _type, seq, rep, gasp = _LEAVE.unpack(body)
-    _require(gasp <= 1, "bad flag")
+    require(gasp <= 1, "bad flag")
     return Leave(RingId(seq, rep), bool(gasp))
 
 

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from membership.api import Processor
-from membership.totem import wire
-from membership.totem.limits import PROCESSORS_MAX, RING_SEQ_MAX, STORE_MAX
+from membership.totem import frames, wire
+from membership.totem.limits import PAYLOAD_MAX, PIECE_MAX, PROCESSORS_MAX, RING_SEQ_MAX, STORE_MAX
 from membership.totem.seal import Sealer
 from tests.sim.engine_node import CheapSuite, EngineHost, Node
 from tests.sim.network import Network
@@ -43,20 +43,22 @@ class Liar:
     def body(self) -> bytes:
         rng = self.rng
         heard = tuple(sorted({*self.some(), *(h.processor for h in self.others)}))
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0:
                 seq = self.number()
                 aru = min(seq, self.number())
-                rtr = [(1, min(seq, 40))] if seq and rng.random() < 0.5 else []
+                rtr = [frames.Range(rng.choice((1, 2, 3, 99)), 1, min(seq, 40), rng.random() < 0.5)] if seq and rng.random() < 0.5 else []
                 seen = max(h.core.core.ring.token.seen for h in self.others)
-                return wire.encode(wire.Token(self.ring(), rng.choice((1, seen + 1, seen + 2, 2**63)), seq, aru, rng.choice((0, 1, 2, 99)),
-                                              self.number(2**32 - 1), self.number(2**32 - 1), rng.random() < 0.5, rtr))
+                return frames.encode_token(frames.Token(
+                    self.ring(), rng.choice((1, seen + 1, seen + 2, 2**63)), seq, aru, rng.choice((0, 1, 2, 99)),
+                    self.number(2**32 - 1), self.number(2**32 - 1), rng.random() < 0.5, rtr, rng.choice((0, 1, 2, 3, 99)),
+                    self.number(2**32 - 1), self.number(2**32 - 1)))
             case 1:
-                part = rng.choice(((3, 0, b"abc"), (10, 4, b"xx"), (1 << 20, 0, b"y" * 100)))
-                inner = wire.make_regular(self.ring(), max(1, self.number()), rng.choice((1, 2, 3, 99)), rng.random() < 0.5, (part,))
+                content = rng.choice(((b"abc", b""), frames.Fragment(10, 4, b"xx"), frames.Fragment(1 << 20, 0, b"y" * 100)))
+                inner = frames.make_regular(self.ring(), max(1, self.number()), rng.choice((1, 2, 3, 99)), rng.random() < 0.5, content)
                 if rng.random() < 0.5:
                     return inner.body
-                return wire.make_encapsulated(self.ring(), max(1, self.number()), rng.choice((1, 2, 3, 99)), inner).body
+                return frames.make_encapsulated(self.ring(), max(1, self.number()), rng.choice((1, 2, 3, 99)), inner).body
             case 2:
                 proc = self.some() or (self.host.processor,)
                 fail = tuple(p for p in proc[1:] if rng.random() < 0.4)
@@ -71,6 +73,10 @@ class Liar:
                 return wire.encode(wire.Beacon(self.ring(), heard))
             case 5:
                 return wire.encode(wire.Hurry(self.ring()))
+            case 6:
+                size = rng.choice((1300, 2000, PAYLOAD_MAX))
+                at = rng.randrange(0, size, PIECE_MAX)
+                return frames.encode_piece(frames.Piece(self.ring(), max(1, self.number()), size, at, bytes(min(PIECE_MAX, size - at))))
             case _:
                 return rng.randbytes(rng.randrange(60))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from membership.api import EngineEvent, Order, Processor
-from membership.totem.core import CoreConfig, Deliver, Effect, Note, Persist, Send
+from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
 from membership.totem.limits import Timing
 from membership.totem.seal import Sealer
@@ -258,6 +258,11 @@ class EngineHost:
                 self.persist(effect.ring_seq)
             case Deliver():
                 self.sink(effect.event)
+            case DeliverMessages():
+                for message in effect.messages:
+                    if not self.alive:
+                        return  # the one before was the last thing that this process did
+                    self.sink(message)
             case Note():
                 self.on_note(effect.name, effect.fields)
 

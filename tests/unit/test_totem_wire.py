@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from membership.api import Processor
-from membership.totem import wire
+from membership.totem import frames, wire
 from membership.totem.aes import aes_gcm
-from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, RING_SEQ_MAX
+from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, PIECE_MAX, RING_SEQ_MAX
 from membership.totem.peers import ReplayWindow
 from membership.totem.seal import COUNTER_LAST, HEADER, FrameError, Sealer
 from vcs.errors import ConfigError, RemoteError, VcsError
@@ -34,13 +34,14 @@ def joins(draw: st.DrawFn) -> wire.Join:
 
 
 @st.composite
-def tokens(draw: st.DrawFn) -> wire.Token:
-    rtr, at = [], 0
+def tokens(draw: st.DrawFn) -> frames.Token:
+    rtr, at, who = [], 0, draw(u32)
     for gap, length in draw(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 40)), max_size=20)):
-        rtr.append((at + gap, at + gap + length - 1))
+        rtr.append(frames.Range(who, at + gap, at + gap + length - 1, draw(st.booleans())))
         at += gap + length
     seq = at + draw(st.integers(0, 1000))
-    return wire.Token(draw(rings), draw(u64), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()), rtr)
+    return frames.Token(draw(rings), draw(u64), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()), rtr,
+                        draw(u32), draw(u32), draw(u32))
 
 
 @st.composite
@@ -52,17 +53,20 @@ def commits(draw: st.DrawFn) -> wire.Commit:
     return wire.Commit(RingId(draw(st.integers(1, RING_SEQ_MAX - 1)), entries[0].processor.nodeid), draw(u64), entries)
 
 
-parts = st.lists(st.binary(max_size=60).map(lambda b: (len(b), 0, b)), min_size=1, max_size=8).map(tuple)
+messages = st.lists(st.binary(max_size=60), min_size=1, max_size=8)
 fragments = st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=300)).map(
-    lambda t: ((t[0] + len(t[1]) + 1, t[0], t[1]),))
-regulars = st.builds(wire.make_regular, rings, u64, u32, st.booleans(), parts | fragments)
-encapsulated = st.builds(wire.make_encapsulated, rings, u64, u32, regulars)
-bodies = (regulars | encapsulated | tokens() | joins() | commits() | st.builds(wire.Beacon, rings, ascending(8))
+    lambda t: frames.Fragment(t[0] + len(t[1]) + 1, t[0], t[1]))
+regulars = st.builds(frames.make_regular, rings, u64, u32, st.booleans(), messages | fragments)
+encapsulated = st.builds(frames.make_encapsulated, rings, u64, u32, regulars)
+large = st.builds(lambda ring, seq, data: frames.make_regular(ring, seq, 1, False, [data]), rings, u64,
+                  st.integers(PIECE_MAX, PAYLOAD_MAX - 4).map(lambda n: bytes(range(256)) * (n // 256) + bytes(n % 256)))
+pieces = st.tuples(large, st.randoms()).map(lambda t: wire.decode(t[1].choice(frames.cut(t[0]))))
+bodies = (regulars | encapsulated | tokens() | pieces | joins() | commits() | st.builds(wire.Beacon, rings, ascending(8))
           | st.builds(wire.Leave, rings, st.booleans()) | st.builds(wire.Hurry, rings))
 
 
 def fields(m: object) -> object:
-    if isinstance(m, wire.Regular | wire.Token):
+    if isinstance(m, frames.Regular | frames.Token):
         return tuple(fields(getattr(m, name)) for name in type(m).__slots__)
     return m
 
