@@ -21,14 +21,17 @@ from tests.sim.network import Network
 from tests.sim.world import World
 from vcs.config.model import TotemConfig
 
-INBOX_MAX = 256
-"Datagrams that wait at a paused node; more are lost, as in a socket's buffer."
+DATAGRAM_COST = 768
+"Bytes of a socket's buffer that a datagram takes besides its own (the kernel counts so)."
+DRAIN_MAX = 512
+"Datagrams that a program reads before its timers get their turn, as in driver.py."
+PPM = 1_000_000
 RING_SEQ = "ring_seq"
 "Where EngineHost keeps the ring sequence in ``Node.storage``."
 
 
 class Program(Protocol):
-    """What a node runs. After each call the node asks for the next deadline (ns of the world's clock)."""
+    """What a node runs. After each call the node asks for the next deadline (ns of the node's clock)."""
 
     def start(self) -> None: ...
 
@@ -56,15 +59,39 @@ class Node:
         self.processor: Processor | None = None
         self.paused = False
         self.crash_at_persist = ""
-        "``before`` or ``after``: crash at the next persist, once."
+        "``before``, ``after``: crash at the next persist, once; ``failing``: the disk refuses, and the process ends of it."
+        self.persist_ns = 0
+        "How long a write takes."
+        self.cost_ns = 0
+        "How long this node's CPU is busy with one datagram."
+        self.inbox_bytes = 1 << 20
+        "The socket's buffer: what does not fit while the node is paused or busy is lost."
+        self.skew_ppm = 0
+        "How much faster than the world's its clock goes."
+        self.overflowed = 0
         self.on_crash: list[Callable[[Node], None]] = []
         self._inbox: deque[tuple[bytes, int]] = deque()
+        self._waiting = 0
+        self._busy_until = 0
+        self._draining = False
         self._wake_at: int | None = None
         network.receivers[nodeid] = self._receive
 
     @property
     def up(self) -> bool:
         return self.program is not None
+
+    @property
+    def now(self) -> int:
+        """This node's clock."""
+        now = self.world.now
+        return now + now * self.skew_ppm // PPM if self.skew_ppm else now
+
+    def _world_time(self, at: int) -> int:
+        """The first moment at which ``now`` is ``at`` or later."""
+        if not self.skew_ppm:
+            return at
+        return -(-at * PPM // (PPM + self.skew_ppm))
 
     def start(self, reboot: bool = True) -> None:
         """Start the program; ``reboot``: the machine was off (new boot incarnation), else only the process was."""
@@ -74,7 +101,7 @@ class Node:
         self.engine += 1
         self.processor = Processor(self.nodeid, self._unique("boot", self.boot), self._unique("engine", self.engine))
         self.paused = False
-        self._inbox.clear()
+        self._empty()
         self._wake_at = None
         self.world.trace("start", self.nodeid, self.boot, self.engine)
         self.program = self.factory(self, self.processor)
@@ -92,13 +119,14 @@ class Node:
         self.world.trace("crash", self.nodeid)
         self.program = None
         self.crash_at_persist = ""
+        self._empty()
         for hook in self.on_crash:
             hook(self)
 
     def persist(self, key: str, value: bytes) -> bool:
         """Write durably. False: the node crashed at it, and the caller must do nothing more."""
         fate, self.crash_at_persist = self.crash_at_persist, ""
-        if fate == "before":
+        if fate in ("before", "failing"):
             self.crash()
             return False
         self.storage[key] = value
@@ -117,42 +145,73 @@ class Node:
             return
         self.paused = False
         self.world.trace("resume", self.nodeid)
-        while self._inbox and self.program is not None and not self.paused:
-            self.program.datagram(*self._inbox.popleft())
-        if self.program is not None:
-            self.program.tick()
-            self._rearm()
+        self._drain()
 
     def poke(self) -> None:
         """Something was asked of the program from outside its own events: its deadline may have changed."""
         self._rearm()
 
+    # --- the socket, the CPU, the clock -------------------------------------------------------------------------------------
+
+    def _empty(self) -> None:
+        self._inbox.clear()
+        self._waiting = 0
+
     def _receive(self, data: bytes, link: int) -> None:
-        if self.program is None:
+        program = self.program
+        if program is None:
             return
-        if self.paused:
-            if len(self._inbox) < INBOX_MAX:
-                self._inbox.append((data, link))
+        if self.paused or self.cost_ns or self._inbox:
+            if self._waiting + len(data) + DATAGRAM_COST > self.inbox_bytes:
+                self.overflowed += 1
+                return
+            self._inbox.append((data, link))
+            self._waiting += len(data) + DATAGRAM_COST
+            if not self.paused and not self._draining:
+                self._draining = True
+                self.world.at(self._busy_until, self._drain)
             return
-        self.program.datagram(data, link)
+        program.datagram(data, link)
+        self._rearm()
+
+    def _drain(self) -> None:
+        """Read what waits, then fire what is due; a slow CPU needs its time for each."""
+        self._draining = False
+        for _ in range(1 if self.cost_ns else DRAIN_MAX):
+            if not self._inbox or self.program is None or self.paused:
+                break
+            data, link = self._inbox.popleft()
+            self._waiting -= len(data) + DATAGRAM_COST
+            self.program.datagram(data, link)
+        if self.program is None or self.paused:
+            return
+        self._busy_until = self.world.now + self.cost_ns
+        if self._inbox:
+            self._draining = True
+            self.world.at(self._busy_until, self._drain)
+        else:
+            self.program.tick()
         self._rearm()
 
     def _rearm(self) -> None:
         if self.program is None or self.paused:
             return
-        at = self.program.deadline()
-        if at is not None and (self._wake_at is None or at < self._wake_at):
+        deadline = self.program.deadline()
+        if deadline is None:
+            return
+        at = self._world_time(deadline)
+        if self._wake_at is None or at < self._wake_at:
             self._wake_at = at
-            self.world.at(at, lambda: self._wake(at))
+            self.world.at(at, self._wake, at)
 
     def _wake(self, at: int) -> None:
         if self._wake_at != at:
             return
         self._wake_at = None
-        if self.program is None or self.paused:
-            return
+        if self.program is None or self.paused or self._draining:
+            return  # what waits is read first, then the timers fire
         due = self.program.deadline()
-        if due is not None and due <= self.world.now:
+        if due is not None and due <= self.now:
             self.program.tick()
         self._rearm()
 
@@ -203,24 +262,28 @@ class EngineHost:
         self.processor = processor
         self.sink = sink
         self.on_note: Callable[[str, dict[str, object]], None] = lambda _name, _fields: None
-        stored = int(node.storage.get(RING_SEQ, b"0"))
+        self._gasp = b""
+        self.config = config or TotemConfig()
         self.core = TotemCore(
-            CoreConfig(processor, nodes or node.network.nodes, Timing.of(config or TotemConfig()), stored),
+            CoreConfig(processor, nodes or node.network.nodes, Timing.of(self.config), stored_ring_seq(node), node.network.ways),
             Sealer("sim", processor, CheapSuite()),
         )
         self._effects: deque[Effect] = deque()
         self._running = False
+        self._writing = False
+        "Effects wait for a slow disk."
 
     # --- the program's side -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._run(self.core.start(self.node.world.now))
+        self._run(self.core.start(self.node.now))
+        self._gasp = self.core.last_gasp()
 
     def datagram(self, data: bytes, link: int = 0) -> None:
-        self._run(self.core.datagram(data, self.node.world.now, link))
+        self._run(self.core.datagram(data, self.node.now, link))
 
     def tick(self) -> None:
-        self._run(self.core.tick(self.node.world.now))
+        self._run(self.core.tick(self.node.now))
 
     def deadline(self) -> int | None:
         return self.core.deadline()
@@ -228,16 +291,27 @@ class EngineHost:
     # --- the user's side ----------------------------------------------------------------------------------------------------
 
     def submit(self, payload: bytes, order: Order = Order.AGREED) -> None:
-        self._run(self.core.submit(payload, order, self.node.world.now))
+        self._run(self.core.submit(payload, order, self.node.now))
         self.node.poke()
 
     def leave(self) -> None:
         """Say goodbye; the caller then stops the node (``crash``)."""
-        self._run(self.core.leave(self.node.world.now))
+        self._run(self.core.leave(self.node.now))
+
+    def hint(self, nodeid: int, what: str, link: int) -> None:
+        """The kernel told the driver something."""
+        self._run(self.core.hint(nodeid, what, link, self.node.now))
+
+    def gasp(self) -> None:
+        """The process is dead, the host is not: its guardian says so for it, on all links (guardian.py)."""
+        network = self.node.network
+        others = tuple(n for n in network.nodes if n != self.node.nodeid)
+        for way in range(network.ways):
+            network.send(self.node.nodeid, others, self._gasp, way)
 
     @property
     def alive(self) -> bool:
-        return self.node.processor is self.processor and self.node.up
+        return self.node.processor is self.processor and self.node.program is not None
 
     def _run(self, effects: list[Effect]) -> None:
         self._effects.extend(effects)
@@ -245,26 +319,44 @@ class EngineHost:
             return  # the outer call goes on with what was added
         self._running = True
         try:
-            while self._effects and self.alive:
+            while self._effects and self.alive and not self._writing:
                 self._execute(self._effects.popleft())
         finally:
             self._running = False
 
     def _execute(self, effect: Effect) -> None:
-        match effect:
-            case Send():
-                self.node.network.send(self.node.nodeid, effect.to, effect.data, effect.link)
-            case Persist():
-                self.persist(effect.ring_seq)
-            case Deliver():
-                self.sink(effect.event)
-            case DeliverMessages():
-                for message in effect.messages:
-                    if not self.alive:
-                        return  # the one before was the last thing that this process did
-                    self.sink(message)
-            case Note():
-                self.on_note(effect.name, effect.fields)
+        kind = type(effect)
+        if kind is Send:
+            self.node.network.send(self.node.nodeid, effect.to, effect.data, effect.link)  # type: ignore[union-attr]
+        elif kind is Deliver:
+            self.sink(effect.event)  # type: ignore[union-attr]
+        elif kind is DeliverMessages:
+            for message in effect.messages:  # type: ignore[union-attr]
+                if not self.alive:
+                    return  # the one before was the last thing that this process did
+                self.sink(message)
+        elif kind is Persist:
+            if not self.node.persist_ns:
+                self.persist(effect.ring_seq)  # type: ignore[union-attr]
+            else:
+                self._writing = True
+                self.node.world.after(self.node.persist_ns, self._written, effect.ring_seq)  # type: ignore[union-attr]
+        elif kind is Note:
+            self.on_note(effect.name, effect.fields)  # type: ignore[union-attr]
+
+    def _written(self, ring_seq: int) -> None:
+        """A slow disk is done: what stands behind the write goes on."""
+        self._writing = False
+        if self.alive:
+            self.persist(ring_seq)
+            self._run([])
+            self.node.poke()
 
     def persist(self, ring_seq: int) -> None:
         self.node.persist(RING_SEQ, str(ring_seq).encode())
+
+
+def stored_ring_seq(node: Node) -> int:
+    """What is on disk; 0 if there is nothing that can be read, as in ringseq.py."""
+    text = node.storage.get(RING_SEQ, b"")
+    return int(text) if text.isdigit() else 0

@@ -1,34 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One seed of the engine alone: the seed draws the cluster, the faults and the load; then the faults end, and all must come together.
+"""One seed of the engine alone: the seed draws the cluster, the faults and the load; then the faults end, and the core must come together.
 
-    safety phase: loss, duplicates, reordering, corruption, partitions (also of one direction), crashes (also at a write), restarts,
-                  pauses, leaves, with the checkers watching
-    liveness phase: everything mended and started; one ring of all, everything submitted since delivered, within LIVE_NS
+    safety phase: faults of every kind that the plan names, with the checkers watching
+    liveness phase: a drawn core is made whole, the other nodes stay outside in some way for ever: one ring of exactly the core (L1), in
+                    which everything submitted is delivered (L2) and a consumer's state exchange completes (L4); in some seeds one
+                    member then ends, and the others must notice in time (F2)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from random import Random
+from dataclasses import dataclass, field
 
-from membership.api import Configuration, EngineEvent, Kind, Message, Order, Processor
+from membership.api import Processor
+from membership.totem.states import Event, State
 from tests.sim.canaries_engine import ENGINE_CANARIES, Canary
-from tests.sim.checkers.engine import Checker, I15SafeInstalled, J0Table, Period, Record, all_checkers
-from tests.sim.engine_node import EngineHost, Node
-from tests.sim.network import Network
+from tests.sim.checkers.live import notice_ns, together
+from tests.sim.engine_chaos import Chaos
+from tests.sim.engine_plan import FROZEN, Plan
+from tests.sim.engine_stage import Action, Frozen, Stage
+from tests.sim.network import Fate
 from tests.sim.world import MS, SECOND, Violation, World
-from vcs.config.model import TotemConfig
-from vcs.errors import VcsError
 
-__all__ = ["ENGINE_CANARIES", "Result", "run_engine_seed"]
+__all__ = ["ENGINE_CANARIES", "EngineRun", "Result", "run_engine_seed"]
 
-SAFETY_EVENTS = 5200
-"Events of the safety phase at most; the rest of the world's limit is for the liveness phase."
 SAFETY_NS = 12 * SECOND
-LIVE_NS = 8 * SECOND
-QUEUED_MAX = 12
-"Messages that wait at one node before the load pauses there: what is left over must fit into the liveness phase."
-FAST = TotemConfig(token_ms=120, consensus_ms=60, join_ms=20, token_retransmit_ms=25, hold_ms=20, merge_ms=50)
+LIVE_NS = 20 * SECOND
+STAY_NS = SECOND
+"A ring that has formed in the liveness phase must stay for so long."
+EVENTS_MAX = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,323 +39,148 @@ class Result:
     events: int
     log: tuple[str, ...] = ()
     "The tail of the trace."
+    plan: str = ""
+    cells: frozenset[tuple[State, Event]] = frozenset()
+    "Cells of the state table that were visited."
+    measures: tuple[tuple[str, int], ...] = ()
+    "(what, ns): how long the core took to come together, and to notice a member's end."
 
 
 @dataclass(slots=True)
-class Plan:
-    """What the seed drew: swarm testing, so that most runs lack most faults."""
+class Recording:
+    """Everything that chance decided in one run."""
 
-    nodes: int
-    config: TotemConfig
-    step_ns: int
-    weights: dict[str, int]
-    submit_ns: int
-    safe: float
-    sizes: tuple[int, ...]
-    sniper: float
-    "How often the nodes are cut apart at the very moment when one of them installs a ring."
-    together: bool = False
-    "Only when that node comes from its old ring together with others: then these hold a promise, and no ring."
+    actions: list[Action] = field(default_factory=list)
+    fates: dict[tuple[int, int, int, int], Fate] = field(default_factory=dict)
+    end_ns: int = 0
+    "When the safety phase ended."
+    frozen: Frozen | None = None
 
-    @classmethod
-    def draw(cls, rng: Random) -> Plan:
-        kinds = ["partition", "one_way", "heal", "crash", "restart", "pause", "resume", "leave", "crash_at_persist", "loss",
-                 "reorder", "duplicate", "corrupt", "drop_large", "mute", "calm"]
-        if rng.random() < 0.2:
-            return cls.draw_recovery(rng)
-        chosen = {k for k in kinds if rng.random() < 0.5} | {"heal", "restart", "resume", "calm"}
-        return cls(
-            nodes=rng.choice((1, 2, 3, 3, 3, 4, 5)),
-            config=rng.choice((TotemConfig(), FAST)),
-            step_ns=rng.choice((30 * MS, 100 * MS, 400 * MS)),
-            weights={k: rng.randint(1, 10) for k in sorted(chosen)},
-            submit_ns=rng.choice((2 * MS, 10 * MS, 60 * MS)),
-            safe=rng.choice((0.0, 0.3, 0.7)),
-            sizes=rng.choice(((40,), (40, 1500), (40, 600, 9000))),
-            sniper=rng.choice((0.0, 0.0, 0.2, 0.5)),
-        )
 
-    @classmethod
-    def draw_recovery(cls, rng: Random) -> Plan:
-        """Made for recoveries that fail half-way, with messages missing for ever: members fall mute, then silent, then apart."""
-        return cls(
-            nodes=rng.choice((4, 5)),
-            config=FAST,
-            step_ns=rng.choice((100 * MS, 200 * MS)),
-            weights={"mute": 6, "heal": 6, "restart": 2, "resume": 1},
-            submit_ns=2 * MS,
-            safe=0.6,
-            sizes=(400,),
-            sniper=0.7,
-            together=True,
-        )
+class Live:
+    """The liveness phase on a stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.world = stage.world
+        self.measures: list[tuple[str, int]] = []
+
+    def run(self, frozen: Frozen) -> None:
+        stage, world = self.stage, self.world
+        stage.freeze(frozen)
+        core = list(frozen.core)
+        began = world.now
+        last: list[bytes] = []
+        while True:
+            if not self._until(lambda: self._whole(core), began + LIVE_NS - world.now):
+                self._stuck("L1", "the core is not together")
+            self.measures.append(("together", world.now - began))
+            rings = self._rings(core)
+            last = [stage.do_submit(n, 60, safe) for n in core for safe in (False, True)]
+            # Either this ring carries all that is submitted from now on, and stays; or it was about to end, which is no fault yet.
+            if self._until(lambda: self._all_told(core, last) or self._rings(core) != rings, LIVE_NS):  # noqa: B023
+                self._until(lambda: self._rings(core) != rings, STAY_NS)  # noqa: B023
+                if self._rings(core) == rings:
+                    break
+            else:
+                self._stuck("L2", "not everything was delivered")
+        if stage.plan.sync:
+            waiting = {n: stage.sync.open(p) for n in core if (p := stage.nodes[n].processor) is not None}
+            if any(waiting.values()):
+                self._stuck("L4", f"the state exchange is not complete: {waiting}")
+        if frozen.probe and len(core) > 1:
+            self._probe(core, frozen.probe)
+
+    def _whole(self, core: list[int]) -> bool:
+        return all(self.stage.nodes[n].up for n in core) and together([self.stage.hosts[n] for n in core])
+
+    def _until(self, condition: object, limit_ns: int) -> bool:
+        return self.world.run(self.world.now + limit_ns, condition)  # type: ignore[arg-type]
+
+    def _rings(self, core: list[int]) -> list[str]:
+        return [str(self.stage.hosts[n].core.core.ring.id) for n in core]
+
+    def _probe(self, core: list[int], manner: str) -> None:
+        stage, world = self.stage, self.world
+        victim = core[self.world.rng("probe").randrange(len(core))]
+        left = [n for n in core if n != victim]
+        began = world.now
+        getattr(stage, "do_crash" if manner == "silent" else f"do_{manner}")(victim)
+        limit = notice_ns(stage.plan.config, manner, len(core))
+        config = max((stage.timing[n] for n in core), key=lambda t: t == "default")
+        if config != stage.plan.timing:
+            limit = notice_ns(stage.hosts[left[0]].config, manner, len(core)) * 6
+        if not self._until(lambda: together([stage.hosts[n] for n in left]), limit):
+            self._stuck("F2", f"node {victim} ended ({manner}) and {limit / MS} ms later its peers are not in a ring without it")
+        self.measures.append((manner, world.now - began))
+
+    def _stuck(self, name: str, what: str) -> None:
+        self.stage.at_end()  # a broken promise says more than a standstill
+        states = {n: h.core.status() for n, h in sorted(self.stage.hosts.items())}
+        raise Violation(name, f"{what} after {self.world.events} events: {states}")
+
+    def _all_told(self, core: list[int], last: list[bytes]) -> bool:
+        """Nothing waits anywhere, and the last messages are told to everybody."""
+        hosts = [self.stage.hosts[n] for n in core]
+        if any(h.core.core.queue for h in hosts):
+            return False
+        told: dict[Processor, set[bytes]] = {
+            h.processor: {m.payload for m in self.stage.record.periods[h.processor][-1].messages} for h in hosts}
+        return all(t >= set(last) for t in told.values())
 
 
 class EngineRun:
-    def __init__(self, seed: int | str, canary: Canary | None = None) -> None:
-        self.world = World(seed)
-        self.canary = canary
-        self.plan = Plan.draw(self.world.rng("plan"))
-        self.network = Network(self.world, range(1, self.plan.nodes + 1))
-        self.record = Record()
-        self.nodes = {n: Node(self.world, self.network, n, self._program) for n in self.network.nodes}
-        self.checkers: list[Checker] = all_checkers(self.record, self.nodes)
-        self.watchers = {
-            what: [c for c in self.checkers if c.watches(what)] for what in ("on_configuration", "on_message", "after_event")}
-        self.hosts: dict[int, EngineHost] = {}
-        self.count = 0
-        self.faulty = True
-        for node in self.nodes.values():
-            node.on_crash.append(self._died)
-
-    def _died(self, node: Node) -> None:
-        if node.processor is not None:
-            self.record.dead.add(node.processor)
-
-    # --- nodes --------------------------------------------------------------------------------------------------------------
-
-    def _program(self, node: Node, processor: Processor) -> EngineHost:
-        host = _Host(self, node, processor)
-        if self.canary is not None:
-            self.canary.host(host)
-        for checker in self.checkers:
-            if isinstance(checker, J0Table):
-                checker.watch(host)
-            elif isinstance(checker, I15SafeInstalled):
-                checker.hosts[processor] = host
-        self.hosts[node.nodeid] = host
-        return host
-
-    def told(self, node: Node, p: Processor, event: EngineEvent) -> None:
-        if isinstance(event, Configuration):
-            self.world.trace("conf", p.nodeid, event.kind.name, event.ring, [m.nodeid for m in event.members])
-            for checker in self.watchers["on_configuration"]:
-                checker.on_configuration(p, event)
-            self.record.periods.setdefault(p, []).append(Period(event))
-            if event.kind is Kind.REGULAR and self.faulty:
-                self._snipe(p)
-        elif isinstance(event, Message):
-            self.world.trace("told", p.nodeid, event.sender.nodeid, event.ring, event.seq, event.payload[:20])
-            for checker in self.watchers["on_message"]:
-                checker.on_message(p, event)
-            self.record.periods[p][-1].messages.append(event)
-
-    def after_event(self, node: Node, host: EngineHost) -> None:
-        for checker in self.watchers["after_event"]:
-            checker.after_event(node, host)
-
-    def submit(self, host: EngineHost) -> bytes:
-        """One unique message at a node."""
-        rng = self.world.rng("load")
-        self.count += 1
-        size = rng.choice(self.plan.sizes)
-        payload = f"{host.processor.nodeid}/{self.count}/".encode().ljust(size, b"%d" % (self.count % 10))
-        safe = rng.random() < self.plan.safe
-        self.record.submitted[payload] = (host.processor, safe)
-        try:
-            host.submit(payload, Order.SAFE if safe else Order.AGREED)
-        except VcsError:
-            del self.record.submitted[payload]
-        return payload
-
-    # --- faults -------------------------------------------------------------------------------------------------------------
-
-    def _snipe(self, p: Processor) -> None:
-        rng = self.world.rng("sniper")
-        if self.plan.together and len(self.record.periods[p][-2:][0].conf.members) < 2:
-            return
-        if rng.random() < self.plan.sniper:
-            victims = rng.sample(self.network.nodes, len(self.network.nodes))
-            at = 0 if self.plan.together else rng.choice((0, MS // 2, 2 * MS))
-            self.world.trace("snipe", victims, at)
-            if rng.random() < 0.25:
-                self.world.after(at, lambda: self._strike(victims[0]))
-            else:
-                first, second = sorted((rng.randint(1, len(victims)), rng.randint(1, len(victims))))
-                self.world.after(at, lambda: self._cut([victims[:first], victims[first:second], victims[second:]]))
-
-    def _strike(self, nodeid: int) -> None:
-        if self.faulty:
-            self.nodes[nodeid].crash()
-
-    def _cut(self, groups: list[list[int]]) -> None:
-        if self.faulty:
-            self.network.partition(groups)
-
-    def _fault(self) -> None:
-        if not self.faulty:
-            return
-        rng = self.world.rng("faults")
-        kinds = list(self.plan.weights)
-        kind = rng.choices(kinds, [self.plan.weights[k] for k in kinds])[0]
-        node = self.nodes[rng.choice(self.network.nodes)]
-        self.world.trace("fault", kind, node.nodeid)
-        getattr(self, f"_do_{kind}")(rng, node)
-        self.world.after(rng.randrange(1, 2 * self.plan.step_ns), self._fault)
-
-    def _do_partition(self, rng: Random, _node: Node) -> None:
-        groups: list[list[int]] = [[], [], []]
-        for n in self.network.nodes:
-            groups[rng.randrange(rng.choice((2, 3)))].append(n)
-        self.network.heal()
-        self.network.partition(groups)
-
-    def _do_one_way(self, rng: Random, node: Node) -> None:
-        others = [n for n in self.network.nodes if n != node.nodeid]
-        if others:
-            self.network.cut(node.nodeid, rng.choice(others))
-
-    def _do_heal(self, _rng: Random, _node: Node) -> None:
-        self.network.heal()
-
-    def _do_crash(self, _rng: Random, node: Node) -> None:
-        node.crash()
-
-    def _do_restart(self, rng: Random, node: Node) -> None:
-        if rng.random() < 0.3:
-            node.crash()
-        if not node.up:
-            node.start(reboot=rng.random() < 0.5)
-
-    def _do_pause(self, _rng: Random, node: Node) -> None:
-        node.pause()
-
-    def _do_resume(self, _rng: Random, _node: Node) -> None:
-        for node in self.nodes.values():
-            node.resume()
-
-    def _do_leave(self, _rng: Random, node: Node) -> None:
-        if node.up and not node.paused:
-            self.hosts[node.nodeid].leave()
-            node.crash()
-
-    def _do_crash_at_persist(self, rng: Random, node: Node) -> None:
-        node.crash_at_persist = rng.choice(("before", "after"))
-
-    def _do_loss(self, rng: Random, _node: Node) -> None:
-        self.network.set_all(loss=rng.choice((0.0, 0.02, 0.1, 0.3)))
-
-    def _do_reorder(self, rng: Random, _node: Node) -> None:
-        self.network.set_all(reorder=rng.choice((0.0, 0.1, 0.5)))
-
-    def _do_duplicate(self, rng: Random, _node: Node) -> None:
-        self.network.set_all(duplicate=rng.choice((0.0, 0.1, 0.5)))
-
-    def _do_corrupt(self, rng: Random, _node: Node) -> None:
-        self.network.set_all(corrupt=rng.choice((0.0, 0.05, 0.2)))
-
-    def _do_drop_large(self, rng: Random, node: Node) -> None:
-        for (a, b), link in self.network.links.items():
-            if b == node.nodeid or a == node.nodeid:
-                link.drop_above = rng.choice((0, 0, 700))
-
-    def _do_mute(self, rng: Random, node: Node) -> None:
-        """Its messages are lost and its tokens are not, until it is cut off: the others have a hole that nobody can fill."""
-        others = [n for n in self.network.nodes if n != node.nodeid]
-        for n in others:
-            self.network.links[node.nodeid, n].drop_above = 300
-
-        def end() -> None:
-            self.world.trace("muted", node.nodeid)
-            for n in others:
-                self.network.links[node.nodeid, n].drop_above = 0
-            self._cut([[node.nodeid], others])
-
-        self.world.after(rng.randrange(5 * MS, 30 * MS), end)
-
-    def _do_calm(self, _rng: Random, _node: Node) -> None: ...
-
-    def _load(self) -> None:
-        rng = self.world.rng("load")
-        up = [n for n in self.nodes.values() if n.up and not n.paused]
-        if up and self.faulty:
-            for _ in range(rng.choice((1, 1, 4))):
-                node = rng.choice(up)
-                if node.up and len(self.hosts[node.nodeid].core.core.queue) < QUEUED_MAX:
-                    self.submit(self.hosts[node.nodeid])
-        if self.faulty:
-            self.world.after(rng.randrange(1, 2 * self.plan.submit_ns), self._load)
-
-    # --- the two phases -----------------------------------------------------------------------------------------------------
+    def __init__(self, seed: int | str, canary: Canary | None = None, plan: Plan | None = None, record: bool = False) -> None:
+        self.world = World(seed, EVENTS_MAX)
+        self.plan = plan or Plan.draw(self.world.rng("plan"))
+        self.recording = Recording()
+        self.stage = Stage(self.world, self.plan, "lose_disk" in self.plan.weights, canary)
+        if record:
+            self.stage.tape = self.recording.actions
+            self.stage.network.recorded = self.recording.fates
+        self.chaos = Chaos(self.stage)
+        self.stage.installed = self.chaos.snipe  # type: ignore[method-assign]
+        self.live = Live(self.stage)
 
     def run(self) -> None:
-        for node in self.nodes.values():
+        self.world.trace("plan", 0, self.plan)
+        for node in self.stage.nodes.values():
             node.start()
-        self.world.after(20 * MS, self._load)
-        self.world.after(self.world.rng("faults").randrange(400 * MS), self._fault)
-        self.world.run(self.world.now + SAFETY_NS, self._enough)
-        self._live()
-        self._at_end()
+        self.chaos.begin()
+        self.world.run(self.world.now + SAFETY_NS, lambda: self.world.events >= self.plan.events)
+        self.chaos.on = False
+        self.recording.end_ns = self.world.now
+        self.recording.frozen = frozen = self._draw_frozen()
+        self.live.run(frozen)
+        self.stage.at_end()
 
-    def _enough(self) -> bool:
-        return self.world.events >= SAFETY_EVENTS
+    def _draw_frozen(self) -> Frozen:
+        rng = self.world.rng("live")
+        ids = list(self.stage.network.nodes)
+        core = sorted(rng.sample(ids, max(1, round(self.plan.core * len(ids)))))
+        return Frozen(tuple(core), {n: rng.choice(FROZEN) for n in ids if n not in core}, self.plan.probe)
 
-    def _at_end(self) -> None:
-        for checker in self.checkers:
-            checker.at_end()
-
-    def _live(self) -> None:
-        self.faulty = False
-        self.world.trace("live")
-        self.network.perfect()
-        for node in self.nodes.values():
-            node.crash_at_persist = ""
-            node.resume()
-            if not node.up:
-                node.start()
-        everybody = {n.processor for n in self.nodes.values()}
-        if not self.world.run(self.world.now + LIVE_NS, lambda: self._together(everybody)):
-            self._stuck("L1", "not everybody is in one regular configuration")
-        last = [self.submit(self.hosts[n]) for n in self.nodes for _ in range(2)]
-        if not self.world.run(self.world.now + LIVE_NS, lambda: self._all_told(everybody, last)):
-            self._stuck("L2", "not everything was delivered")
-
-    def _stuck(self, name: str, what: str) -> None:
-        self._at_end()  # a broken promise says more than a standstill
-        states = {n: self.hosts[n].core.status() for n in self.nodes}
-        raise Violation(name, f"{what} after {self.world.events} events: {states}")
-
-    def _together(self, everybody: set[Processor | None]) -> bool:
-        rings = {h.core.core.ring.id for h in self.hosts.values()}
-        return len(rings) == 1 and all(
-            h.core.core.forming is None and h.core.core.state == 0 and set(h.core.core.ring.members) == everybody
-            for h in self.hosts.values())
-
-    def _all_told(self, everybody: set[Processor | None], last: list[bytes]) -> bool:
-        """Everything that a live process submitted and has not given up is told at its sender, the last ones at everybody."""
-        if any(h.core.core.queue for h in self.hosts.values()):
-            return False
-        return all(
-            {m.payload for x in self.record.periods[p][-1:] for m in x.messages} >= set(last) for p in everybody if p is not None)
-
-
-class _Host(EngineHost):
-    """An engine host that reports to the run after each of its events."""
-
-    def __init__(self, run: EngineRun, node: Node, processor: Processor) -> None:
-        super().__init__(node, processor, lambda event: run.told(node, processor, event), run.plan.config)
-        self._run_of = run
-
-    def datagram(self, data: bytes, link: int = 0) -> None:
-        super().datagram(data, link)
-        self._run_of.after_event(self.node, self)
-
-    def tick(self) -> None:
-        super().tick()
-        self._run_of.after_event(self.node, self)
+    def result(self, violation: str) -> Result:
+        return Result(not violation, violation, self.world.trace_hash, self.world.events, tuple(self.world.log), str(self.plan),
+                      frozenset(self.stage.cells()), tuple(self.live.measures))
 
 
 def run_engine_seed(seed: int | str, canary: str | None = None) -> Result:
     """Run one seed, if asked with one rule broken on purpose (a name of ENGINE_CANARIES). Never raises a violation: see Result."""
     broken = ENGINE_CANARIES[canary]() if canary is not None else None
-    run = EngineRun(seed, broken)
+    return run_plan(seed, broken)[0]
+
+
+def run_plan(seed: int | str, canary: Canary | None = None, plan: Plan | None = None, record: bool = False) -> tuple[Result, EngineRun]:
+    """As ``run_engine_seed``; with a plan that the seed does not draw, if one is given."""
+    run = EngineRun(seed, canary, plan, record)
     violation = ""
     try:
-        if broken is not None:
-            with broken:
+        if canary is not None:
+            with canary:
                 run.run()
         else:
             run.run()
-    except Violation as e:
-        violation = str(e)
-    return Result(not violation, violation, run.world.trace_hash, run.world.events, tuple(run.world.log))
+    except Violation as v:
+        violation = str(v)
+    return run.result(violation), run

@@ -6,14 +6,12 @@ from __future__ import annotations
 import pytest
 
 from membership.api import Configuration, Kind, Message, Order
-from membership.totem.states import TABLE, Event, State
-from tests.sim.checkers.engine import J0Table
 from tests.sim.engine_node import EngineHost, Node
 from tests.sim.engine_run import ENGINE_CANARIES, run_engine_seed
 from tests.sim.network import Network
 from tests.sim.world import MS, SECOND, World
 
-SEEDS = 150
+SEEDS = 50
 CANARY_SEEDS = 500
 
 
@@ -48,17 +46,6 @@ def test_a_broken_rule_is_noticed(canary: str) -> None:
             assert result.violation.split(":")[0] in EXPECTED[canary], result.violation
             return
     pytest.fail(f"{canary} was not noticed in {CANARY_SEEDS} seeds")
-
-
-def test_every_cell_that_can_be_reached_is_reached() -> None:
-    """The seeds above (this process ran a part of them) visit the table: a fault model that misses cells tests less than it says."""
-    for seed in range(30):
-        run_engine_seed(seed)
-    wanted = {key for key, cell in TABLE.items() if cell.action}
-    missed = wanted - J0Table.reached - {
-        (State.OPERATIONAL, Event.FAIL_TO_RECEIVE), (State.RECOVERY, Event.FAIL_TO_RECEIVE),  # 500 visits: see the scenario
-    }
-    assert len(missed) <= 4, f"not reached: {sorted((s.name, e.name) for s, e in missed)}"
 
 
 # --- scenarios --------------------------------------------------------------------------------------------------------------

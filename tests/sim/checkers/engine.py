@@ -1,101 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Extended virtual synchrony as checkers (numbers as in docs/totem.md: I1 to I15 of the model, J1 to J3 of the protocol's inside).
+"""Extended virtual synchrony as checkers, I1 to I17 (ICDCS 1994; numbers as in docs/totem.md).
 
-Each is a small class of its own. They share one :class:`Record` of what every processor was told, and say their name in the
-violation.
+Each is a small class of its own. They share one :class:`~tests.sim.checkers.record.Record` of what every processor was told, and say
+their name in the violation.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar
 
 from membership.api import Configuration, Kind, Message, Processor
-from membership.totem.core import Core
-from membership.totem.engine import Action
-from membership.totem.limits import PROCESSORS_MAX, STORE_MAX
-from membership.totem.states import TABLE, Event, State
-from tests.sim.engine_node import RING_SEQ, EngineHost, Node
-from tests.sim.world import Violation
+from tests.sim.checkers.record import Checker, Key, Record
 from vcs.model import RingId
-
-
-@dataclass(slots=True)
-class Period:
-    """What one processor was told inside one configuration."""
-
-    conf: Configuration
-    messages: list[Message] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Record:
-    """Everything that the checkers look at."""
-
-    periods: dict[Processor, list[Period]] = field(default_factory=dict)
-    submitted: dict[bytes, tuple[Processor, bool]] = field(default_factory=dict)
-    "payload -> (sender, safe); payloads are unique."
-    dead: set[Processor] = field(default_factory=set)
-    _delivered: dict[tuple[Processor, RingId], set[bytes]] = field(default_factory=dict)
-
-    def regular_before(self, p: Processor, index: int) -> RingId | None:
-        """The regular configuration that the period ``index`` is, or comes from."""
-        for period in reversed(self.periods[p][:index + 1]):
-            if period.conf.kind is Kind.REGULAR:
-                return period.conf.ring
-        return None
-
-    def installed(self, p: Processor, ring: RingId) -> int | None:
-        """Index of the regular configuration ``ring`` at ``p``, None if it never installed it."""
-        return next((i for i, x in enumerate(self.periods.get(p, ())) if x.conf.ring == ring and x.conf.kind is Kind.REGULAR), None)
-
-    def delivered_in(self, p: Processor, ring: RingId) -> set[bytes]:
-        """Payloads that ``p`` delivered in ``ring`` or its transitional successor. Only at the end: the answer is kept."""
-        out = self._delivered.get((p, ring))
-        if out is None:
-            out = self._delivered[p, ring] = self._collect(p, ring)
-        return out
-
-    def _collect(self, p: Processor, ring: RingId) -> set[bytes]:
-        at = self.installed(p, ring)
-        if at is None:
-            return set()
-        out = {m.payload for m in self.periods[p][at].messages}
-        if at + 1 < len(self.periods[p]):
-            out |= {m.payload for m in self.periods[p][at + 1].messages}
-        return out
-
-    def walk(self) -> Iterator[tuple[Processor, int, Period]]:
-        for p, periods in self.periods.items():
-            for i, period in enumerate(periods):
-                yield p, i, period
-
-
-class Checker:
-    """Sees every event before it is recorded, and everything at the end."""
-
-    name = ""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def fail(self, detail: str) -> None:
-        raise Violation(self.name, detail)
-
-    def on_configuration(self, p: Processor, conf: Configuration) -> None: ...
-
-    def on_message(self, p: Processor, message: Message) -> None: ...
-
-    def after_event(self, node: Node, host: EngineHost) -> None: ...
-
-    @classmethod
-    def watches(cls, what: str) -> bool:
-        """This checker has its own method for ``what``: the others need not be called."""
-        return getattr(cls, what) is not getattr(Checker, what)
-
-    def at_end(self) -> None: ...
 
 
 class I1Inside(Checker):
@@ -146,19 +62,20 @@ class I3Alternate(Checker):
             self.fail(f"{p}: transitional {inner} is no part of {outer}")
 
     def at_end(self) -> None:
-        came_from: dict[RingId, dict[Processor, tuple[RingId | None, Configuration]]] = defaultdict(dict)
+        came_from: dict[Key, dict[Processor, tuple[Key, Configuration]]] = defaultdict(dict)
         for p, i, period in self.record.walk():
             if period.conf.kind is Kind.REGULAR and i >= 2:
-                came_from[period.conf.ring][p] = (self.record.regular_before(p, i - 2), self.record.periods[p][i - 1].conf)
-        for ring, origins in came_from.items():
+                came_from[period.key][p] = (self.record.periods[p][i - 2].regular, self.record.periods[p][i - 1].conf)
+        for key, origins in came_from.items():
             for p, (old, trans) in origins.items():
+                members = self._members(p, old[0])
                 for q, (q_old, _) in origins.items():
-                    same = old == q_old and q in self._members(p, old)
+                    same = old == q_old and q in members
                     if same != (q in trans.members):
-                        self.fail(f"{p} came to {ring} from {old} with {trans.members}, {q} from {q_old}")
+                        self.fail(f"{p} came to {key[0]} from {old[0]} with {trans.members}, {q} from {q_old[0]}")
 
-    def _members(self, p: Processor, ring: RingId | None) -> tuple[Processor, ...]:
-        at = self.record.installed(p, ring) if ring is not None else None
+    def _members(self, p: Processor, ring: RingId) -> tuple[Processor, ...]:
+        at = self.record.installed(p, ring)
         return self.record.periods[p][at].conf.members if at is not None else ()
 
 
@@ -185,10 +102,9 @@ class I5NoInvention(Checker):
 
     def on_message(self, p: Processor, message: Message) -> None:
         sent = self.record.submitted.get(message.payload)
-        if sent is None or sent[0] != message.sender:
+        if sent is None or sent.sender != message.sender:
             self.fail(f"{p} is told {message.payload[:24]!r} of {message.sender}, who did not send it")
-        periods = self.record.periods[p]
-        ring = self.record.regular_before(p, len(periods) - 1)
+        ring = self.record.periods[p][-1].regular[0]
         if message.ring != ring:
             self.fail(f"{p} is told a message of {message.ring} in {ring}")
 
@@ -205,19 +121,16 @@ class I6Order(Checker):
                 self.fail(f"{p}: position {message.seq} after {period.messages[-1].seq} in {message.ring}")
 
     def at_end(self) -> None:
-        known: dict[RingId, dict[int, list[bytes]]] = defaultdict(dict)
+        known: dict[Key, set[int]] = defaultdict(set)
         for _p, _i, period in self.record.walk():
-            by_seq: dict[int, list[bytes]] = defaultdict(list)
-            for m in period.messages:
-                by_seq[m.seq].append(m.payload)
-            for seq, payloads in by_seq.items():
-                known[period.messages[0].ring].setdefault(seq, payloads)
+            known[period.regular].update(m.seq for m in period.messages)
         for p, _i, period in self.record.walk():
             if period.conf.kind is Kind.REGULAR and period.messages:
                 have = {m.seq for m in period.messages}
-                lost = [s for s in known[period.conf.ring] if s < max(have) and s not in have]
+                high = max(have)
+                lost = [s for s in known[period.regular] if s < high and s not in have]
                 if lost:
-                    self.fail(f"{p} delivered across a hole in {period.conf.ring}: {lost} missing before {max(have)}")
+                    self.fail(f"{p} delivered across a hole in {period.conf.ring}: {lost} missing before {high}")
 
 
 class I7NoSendInTransition(Checker):
@@ -225,9 +138,44 @@ class I7NoSendInTransition(Checker):
 
     name = "I7"
 
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self.transitional: set[RingId] = set()
+
+    def on_configuration(self, p: Processor, conf: Configuration) -> None:
+        if conf.kind is Kind.TRANSITIONAL:
+            self.transitional.add(conf.ring)
+
     def on_message(self, p: Processor, message: Message) -> None:
-        if any(x.conf.kind is Kind.TRANSITIONAL and x.conf.ring == message.ring for x in self.record.periods[p]):
+        if message.ring in self.transitional:
             self.fail(f"{message.payload[:24]!r} was sent in the transitional {message.ring}")
+
+
+class I8Causal(Checker):
+    """Who delivers a message has delivered, in the same ring and before it, all that its sender had delivered when it submitted it.
+
+    In a regular configuration this follows from I6; here it is looked at where holes are allowed, in transitional ones.
+    """
+
+    name = "I8"
+
+    def at_end(self) -> None:
+        for q, i, period in self.record.walk():
+            if period.conf.kind is Kind.REGULAR or not period.messages:
+                continue
+            told = {m.payload for m in self.record.periods[q][i - 1].messages}
+            covered: dict[Processor, int] = {}
+            for m in period.messages:
+                sent = self.record.submitted[m.payload]
+                if sent.ring == m.ring:
+                    at = self.record.installed(sent.sender, m.ring)
+                    past = self.record.periods[sent.sender][at].messages[:sent.past] if at is not None else []
+                    for earlier in past[covered.get(sent.sender, 0):]:
+                        if earlier.payload not in told:
+                            self.fail(f"{q} is told {m.payload[:24]!r} in {period.conf.ring} without {earlier.payload[:24]!r}, "
+                                      f"which {sent.sender} knew when it sent it")
+                    covered[sent.sender] = max(covered.get(sent.sender, 0), len(past))
+                told.add(m.payload)
 
 
 class I9Identity(Checker):
@@ -237,13 +185,11 @@ class I9Identity(Checker):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self.known: dict[RingId, tuple[Configuration, RingId | None]] = {}
+        self.known: dict[Key, tuple[Configuration, Key]] = {}
 
     def on_configuration(self, p: Processor, conf: Configuration) -> None:
-        origin = None
-        if conf.kind is Kind.TRANSITIONAL:
-            origin = self.record.regular_before(p, len(self.record.periods[p]) - 1)
-        known = self.known.setdefault(conf.ring, (conf, origin))
+        origin = self.record.origin(p, conf)
+        known = self.known.setdefault(self.record.key(conf), (conf, origin))
         if known != (conf, origin):
             self.fail(f"{conf.ring} names {conf} (from {origin}) and {known[0]} (from {known[1]})")
 
@@ -258,7 +204,7 @@ class I10TotalOrder(Checker):
         for periods in self.record.periods.values():
             last: object = None
             for period in periods:
-                for item in (period.conf.ring, *(m.payload for m in period.messages)):
+                for item in (period.key, *(m.payload for m in period.messages)):
                     if last is not None:
                         after[last].add(item)
                     last = item
@@ -283,11 +229,11 @@ class I11Place(Checker):
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
-        self.sender: dict[tuple[RingId, int], Processor] = {}
-        self.place: dict[bytes, tuple[RingId, int]] = {}
+        self.sender: dict[tuple[Key, int], Processor] = {}
+        self.place: dict[bytes, tuple[Key, int]] = {}
 
     def on_message(self, p: Processor, message: Message) -> None:
-        place = (message.ring, message.seq)
+        place = (self.record.periods[p][-1].regular, message.seq)
         if self.sender.setdefault(place, message.sender) != message.sender:
             self.fail(f"{place} is of {message.sender} at {p}, of {self.sender[place]} elsewhere")
         if self.place.setdefault(message.payload, place) != place:
@@ -300,15 +246,15 @@ class I12Together(Checker):
     name = "I12"
 
     def at_end(self) -> None:
-        sets: dict[tuple[RingId, RingId], tuple[Processor, list[bytes]]] = {}
+        sets: dict[tuple[Key, Key], tuple[Processor, list[bytes]]] = {}
         for p, i, period in self.record.walk():
             if i + 1 == len(self.record.periods[p]):
                 continue
-            key = (period.conf.ring, self.record.periods[p][i + 1].conf.ring)
+            key = (period.key, self.record.periods[p][i + 1].key)
             told = [m.payload for m in period.messages]
             q, other = sets.setdefault(key, (p, told))
             if other != told:
-                self.fail(f"{p} and {q} go from {key[0]} to {key[1]} with {len(told)} and {len(other)} messages, not the same")
+                self.fail(f"{p} and {q} go from {key[0][0]} to {key[1][0]} with {len(told)} and {len(other)} messages, not the same")
 
 
 class I13Self(Checker):
@@ -333,7 +279,7 @@ class I14Safe(Checker):
     def at_end(self) -> None:
         for p, _i, period in self.record.walk():
             for m in period.messages:
-                if not self.record.submitted[m.payload][1]:
+                if not self.record.submitted[m.payload].safe:
                     continue
                 for q in period.conf.members:
                     at = self.record.installed(q, m.ring)
@@ -347,105 +293,65 @@ class I15SafeInstalled(Checker):
 
     name = "I15"
 
-    def __init__(self, record: Record) -> None:
-        super().__init__(record)
-        self.hosts: dict[Processor, EngineHost] = {}
-
     def on_message(self, p: Processor, message: Message) -> None:
         period = self.record.periods[p][-1]
-        if period.conf.kind is not Kind.REGULAR or not self.record.submitted[message.payload][1]:
+        if period.conf.kind is not Kind.REGULAR or not self.record.submitted[message.payload].safe:
             return
         for q in period.conf.members:
             if self.record.installed(q, message.ring) is None:
                 self.fail(f"{p} delivers a safe message in {message.ring}, which {q} never installed")
-            host = self.hosts.get(q)
+            host = self.record.hosts.get(q)
             if host is not None and host.alive and host.core.core.ring.id == message.ring and (
                     host.core.core.ring.aru < message.seq):
                 self.fail(f"{p} delivers a safe message at {message.seq} of {message.ring}; {q} holds up to "
                           f"{host.core.core.ring.aru} only")
 
 
-class J1Monotone(Checker):
-    """Inside one ring: tokens accepted, acknowledgement and delivery only rise, and never pass what exists."""
+class I16Instant(Checker):
+    """A configuration is one logical instant: what comes before it at one processor does not come after it at another."""
 
-    name = "J1"
+    name = "I16"
 
-    def __init__(self, record: Record) -> None:
-        super().__init__(record)
-        self.last: dict[tuple[Processor, RingId], tuple[int, ...]] = {}
-
-    def after_event(self, node: Node, host: EngineHost) -> None:
-        ring = host.core.core.ring
-        now = (ring.token.seen, ring.aru, ring.delivered, ring.released, ring.safe_upto)
-        key = (host.processor, ring.id)
-        before = self.last.get(key)
-        if before == now:
-            return
-        self.last[key] = now
-        if before is not None and any(a < b for a, b in zip(now, before, strict=True)):
-            self.fail(f"{host.processor} in {ring.id}: {before} became {now}")
-        if not ring.released <= ring.delivered or not ring.aru <= ring.high:
-            self.fail(f"{host.processor} in {ring.id}: released {ring.released}, delivered {ring.delivered}, "
-                      f"aru {ring.aru}, high {ring.high}")
+    def at_end(self) -> None:
+        before: dict[Key, dict[bytes, Processor]] = defaultdict(dict)
+        for p, i, period in self.record.walk():
+            if i:
+                for earlier in self.record.periods[p][max(0, i - 2):i]:
+                    before[period.key].update(dict.fromkeys((m.payload for m in earlier.messages), p))
+        for p, i, period in self.record.walk():
+            for later in self.record.periods[p][i:i + 2]:
+                for m in later.messages:
+                    q = before[period.key].get(m.payload)
+                    if q is not None:
+                        self.fail(f"{m.payload[:24]!r} comes before {period.conf.ring} at {q} and after it at {p}")
 
 
-class J2Bounded(Checker):
-    """Memory: stores, requests and sets stay within their limits; a node never holds itself for failed."""
+class I17NoGap(Checker):
+    """Between two deliveries of one ring a processor misses nothing of the senders that share its (transitional) configuration."""
 
-    name = "J2"
+    name = "I17"
 
-    def after_event(self, node: Node, host: EngineHost) -> None:
-        core = host.core.core
-        if len(core.ring.store) > 2 * STORE_MAX or len(core.proc) > PROCESSORS_MAX:
-            self.fail(f"{host.processor} holds {len(core.ring.store)} frames, {len(core.proc)} processors")
-        if host.processor in core.fail or not core.fail <= core.proc:
-            self.fail(f"{host.processor} holds {core.fail} of {core.proc} for failed")
-
-
-class J3Persisted(Checker):
-    """A ring's sequence is on disk before the ring is installed, and a node never installs an older ring than in a former life."""
-
-    name = "J3"
-
-    def __init__(self, record: Record, nodes: dict[int, Node]) -> None:
-        super().__init__(record)
-        self.nodes = nodes
-        self.highest: dict[int, int] = {}
-
-    def on_configuration(self, p: Processor, conf: Configuration) -> None:
-        stored = int(self.nodes[p.nodeid].storage.get(RING_SEQ, b"0"))
-        if conf.ring.seq > stored:
-            self.fail(f"node {p.nodeid} installs {conf.ring}, and {stored} is on disk")
-        if conf.ring.seq <= self.highest.get(p.nodeid, 0):
-            self.fail(f"node {p.nodeid} installs {conf.ring} after {self.highest[p.nodeid]}")
-        self.highest[p.nodeid] = conf.ring.seq
+    def at_end(self) -> None:
+        known: dict[Key, dict[int, list[Message]]] = defaultdict(dict)
+        for _p, _i, period in self.record.walk():
+            by_seq: dict[int, list[Message]] = defaultdict(list)
+            for m in period.messages:
+                by_seq[m.seq].append(m)
+            for seq, messages in by_seq.items():
+                known[period.regular].setdefault(seq, messages)
+        for p, i, period in self.record.walk():
+            if period.conf.kind is Kind.REGULAR or not period.messages:
+                continue
+            last = period.messages[-1].seq
+            have = {m.seq for x in self.record.periods[p][i - 1:i + 1] for m in x.messages}
+            for seq, messages in known[period.regular].items():
+                if seq < last and seq not in have and messages[0].sender in period.conf.members:
+                    self.fail(f"{p} delivered {last} of {period.regular[0]} in {period.conf.ring} and lacks {seq} of "
+                              f"{messages[0].sender}, who is a member of it")
 
 
-class J0Table(Checker):
-    """Every action ends in a state that its cell of the table declares."""
-
-    name = "J0"
-    reached: ClassVar[set[tuple[State, Event]]] = set()
-    "Cells seen in this process, over all seeds."
-
-    def watch(self, host: EngineHost) -> None:
-        """Put an observer around every bound action of this host."""
-        engine = host.core
-        engine._rows = tuple(tuple(self._observed(s, e, engine._rows[s][e]) for e in Event) for s in State)
-
-    def _observed(self, state: State, event: Event, action: Action) -> Action:
-        declared = TABLE[state, event].to
-
-        def observed(core: Core, sender: Processor | None, message: object, now: int) -> None:
-            self.reached.add((state, event))
-            action(core, sender, message, now)
-            if core.state not in declared:
-                self.fail(f"{event.name} in {state.name} ended in {core.state.name}, the table says {declared}")
-
-        return observed
-
-
-def all_checkers(record: Record, nodes: dict[int, Node]) -> list[Checker]:
-    simple = (I1Inside, I2Member, I3Alternate, I4Once, I5NoInvention, I7NoSendInTransition, I9Identity, I11Place, I6Order,
-              I14Safe, I15SafeInstalled, I12Together, I13Self, I10TotalOrder, J1Monotone, J2Bounded, J0Table)
-    return [*(c(record) for c in simple), J3Persisted(record, nodes)]
+MODEL: tuple[type[Checker], ...] = (
+    I1Inside, I2Member, I3Alternate, I4Once, I5NoInvention, I7NoSendInTransition, I9Identity, I11Place, I6Order, I14Safe, I15SafeInstalled,
+    I12Together, I13Self, I8Causal, I16Instant, I17NoGap, I10TotalOrder,
+)
+"In the order in which they are asked at the end: the most telling ones first."
