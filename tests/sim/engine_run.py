@@ -106,10 +106,8 @@ class Live:
         left = [n for n in core if n != victim]
         began = world.now
         getattr(stage, "do_crash" if manner == "silent" else f"do_{manner}")(victim)
-        limit = notice_ns(stage.plan.config, manner, len(core))
-        config = max((stage.timing[n] for n in core), key=lambda t: t == "default")
-        if config != stage.plan.timing:
-            limit = notice_ns(stage.hosts[left[0]].config, manner, len(core)) * 6
+        slowest = max((stage.hosts[n].config for n in core), key=lambda c: c.token_ms)
+        limit = notice_ns(slowest, manner, len(core), stage.plan.delay_ns + stage.plan.jitter_ns)
         if not self._until(lambda: together([stage.hosts[n] for n in left]), limit):
             self._stuck("F2", f"node {victim} ended ({manner}) and {limit / MS} ms later its peers are not in a ring without it")
         self.measures.append((manner, world.now - began))

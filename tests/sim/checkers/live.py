@@ -6,6 +6,7 @@ from __future__ import annotations
 from membership.api import Configuration, Message, Processor
 from tests.sim.checkers.record import Checker, Record
 from tests.sim.engine_node import EngineHost
+from tests.sim.world import MS
 from vcs.config.model import TotemConfig
 from vcs.model import RingId
 
@@ -50,9 +51,12 @@ def together(hosts: list[EngineHost]) -> bool:
     return all(h.core.core.forming is None and h.core.core.state == 0 and h.core.core.ring.id == first.ring.id for h in hosts)
 
 
-def notice_ns(config: TotemConfig, manner: str, nodes: int) -> int:
-    """F2: how long the survivors may take to be in a configuration without a member that ended in this manner."""
-    slack = 40 + 4 * nodes
+def notice_ns(config: TotemConfig, manner: str, nodes: int, hop_ns: int) -> int:
+    """F2: how long the survivors may take to be in a configuration without a member that ended in this manner.
+
+    ``hop_ns``: what one datagram takes. A new ring costs two rounds of the commit token and about five of the first tokens.
+    """
+    slack = 40 * MS + 10 * nodes * hop_ns
     if manner in ("leave", "die"):
-        return slack * 1_000_000
-    return (config.token_ms + config.consensus_ms + 2 * config.join_ms + slack) * 1_000_000
+        return slack
+    return (config.token_ms + config.consensus_ms + 2 * config.join_ms) * MS + slack
