@@ -136,6 +136,12 @@ def test_there_is_something_to_look_at() -> None:
     assert len(python_files()) > 50
 
 
+def test_the_tools_are_not_under_version_control() -> None:
+    """A folder of tools, or a link to one, would replace everybody else's at the next pull."""
+    assert not [n for n in tracked() if n.split("/")[0] in (".venv", "build")]
+    assert subprocess.run(["git", "ls-files", ".venv"], cwd=ROOT, capture_output=True, text=True, check=False).stdout == ""
+
+
 def test_dependency_directions() -> None:
     wrong = []
     for name in python_files():
