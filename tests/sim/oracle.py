@@ -108,7 +108,7 @@ class Oracle:
 
     def _spread(self, ring: Ring) -> None:
         for member in ring.members:
-            self.world.after(self.rng.randint(*HOP_NS), lambda n=member.nodeid: self._receive(ring, n))  # type: ignore[misc]
+            self.world.after(self.rng.randint(*HOP_NS), lambda n=member.nodeid: self._receive(ring, n))
 
     def _receive(self, ring: Ring, nodeid: int) -> None:
         seat = self.seats.get(nodeid)
@@ -119,7 +119,7 @@ class Oracle:
             if ring.received[nodeid] < len(ring.log):
                 self.world.after(self.rng.randint(*HOP_NS), lambda: self._receive(ring, nodeid))
         for member in ring.members:
-            self.world.after(self.rng.randint(*HOP_NS), lambda n=member.nodeid: self._deliver(ring, n, ring.stable()))  # type: ignore[misc]
+            self.world.after(self.rng.randint(*HOP_NS), lambda n=member.nodeid: self._deliver(ring, n, ring.stable()))
 
     def _deliver(self, ring: Ring, nodeid: int, upto: int) -> None:
         seat = self.seats.get(nodeid)
@@ -194,7 +194,7 @@ class Oracle:
             if n in self.seats and self.seats[n].ring is new:
                 self.seats[n].sink(Configuration(Kind.REGULAR, new.ring, members))
                 for _ in self.seats[n].queue if n in self.seats else []:
-                    self.world.after(self.rng.randint(*HOP_NS), lambda s=self.seats[n]: self._send(s))  # type: ignore[misc]
+                    self.world.after(self.rng.randint(*HOP_NS), lambda s=self.seats[n]: self._send(s))
         self.world.after(ROTATE_NS, lambda: self._rotate(new))
 
     def _end(self, ring: Ring, together: list[int]) -> None:
