@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -119,6 +120,9 @@ class ComponentBackend:
 
     def fence_ack(self, nodeid: int) -> None:
         self._component.fence_ack(nodeid)
+
+    def open_channel(self, group: str, explicit: bool) -> socket.socket:
+        return self._component.open_channel(group, explicit)
 
     async def events(self, follow: bool) -> AsyncIterator[Mapping[str, object]]:
         """All processes' events of this node: what is on disk, then, with ``follow``, what comes."""

@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable
 
+from bridge.channel.groups import GroupChannels
 from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
 from bridge.coordinator.core import Coordinator, Mode
 from bridge.driver import Driver, Fencer
@@ -71,6 +73,7 @@ class Component:
         self._engine: Engine | None = None
         self._coordinator: Coordinator | None = None
         self._driver: Driver | None = None
+        self._channels: GroupChannels | None = None
         self._session = 0
         self._incarnation = 0
         self.before_departure: Callable[[], Awaitable[None]] | None = None
@@ -111,6 +114,7 @@ class Component:
         os.makedirs(engine_dir, mode=0o700, exist_ok=True)
         self._engine = self._factory(EngineContext(self.config, local, engine_dir, self._sink, self._note_of_engine))
         self._coordinator = Coordinator(self.config, local, record, self._engine.max_message)
+        self._channels = GroupChannels(self._coordinator, self._engine.submit, self._note_of_engine)
         self._driver = Driver(
             self.config,
             self._coordinator,
@@ -122,6 +126,7 @@ class Component:
             on_left=self._on_left,
             on_failed=self._on_failed,
             on_notice=self._on_notice,
+            channels=self._channels,
         )
         await self._driver.start(self._engine)
         self.log.note(
@@ -235,6 +240,15 @@ class Component:
             return self._switch.groups(self.handle)
         return []
 
+    def open_channel(self, group: str, explicit: bool) -> socket.socket:
+        """A batch channel of a group that this node is in: the program's end of it. Raises VcsError."""
+        if self._channels is None or self._stopped or self.left.is_set():
+            raise VcsError(f"node {self.nodeid} is not running")
+        return self._channels.open(group, explicit)
+
+    def channel_counters(self) -> dict[str, int]:
+        return self._channels.counters() if self._channels is not None else {}
+
     def live_groups(self) -> list[str]:
         """Names of what may still write, or wait, on this node's membership."""
         return sorted(g.name for g in self.groups() if g.state is not GroupState.LEAVING)
@@ -260,6 +274,7 @@ class Component:
 
     def fail(self, error: BaseException) -> None:
         """Something outside of the driver found out that this node cannot go on."""
+        self._close_channels()
         if self._driver is not None:
             self._driver.close()
         self._on_failed(error)
@@ -323,6 +338,7 @@ class Component:
     async def _depart(self) -> None:
         """After LeaveDone: nothing is owed to anybody any more."""
         assert self._driver is not None and self._engine is not None
+        self._close_channels()
         self._driver.close()
         await self._engine.leave()
         if self.before_departure is not None:
@@ -332,9 +348,14 @@ class Component:
         self.log.note("left", nodeid=self.nodeid)
         self.left.set()
 
+    def _close_channels(self) -> None:
+        if self._channels is not None:
+            self._channels.close()
+
     def abort(self) -> None:
         """End as a killed process does, without a word to anybody; for tests. The sockets close as the kernel would close them."""
         self._stopped = True
+        self._close_channels()
         if self._driver is not None:
             self._driver.close()
         abort = getattr(self._engine, "abort", None)
@@ -351,6 +372,7 @@ class Component:
         if self._departure is not None and not self._departure.done():
             self._departure.cancel()
             await asyncio.wait([self._departure])
+        self._close_channels()
         if self._driver is not None:
             self._driver.close()
         if self._engine is not None and not self.left.is_set():

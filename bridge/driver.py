@@ -66,6 +66,16 @@ class Decider(Protocol):
     def handle(self, what: Input, now_ns: int, /) -> Sequence[Effect]: ...
 
 
+class Channels(Protocol):
+    """Batch channels (bridge/channel), as far as the driver knows them."""
+
+    def take(self, what: Input, /) -> bool:
+        """True: it was theirs, and is not for the coordinator."""
+
+    def look(self, what: Input, /) -> None:
+        """The coordinator has handled ``what``."""
+
+
 class Fencer(Protocol):
     def launch(self, node: NodeConfig) -> Future[Outcome]: ...
 
@@ -90,6 +100,7 @@ class Driver:
         on_left: Callable[[], None],
         on_failed: Callable[[BaseException], None],
         on_notice: Callable[[Notice], None] = lambda _notice: None,
+        channels: Channels | None = None,
     ) -> None:
         """``seat`` is (handle, session) of the attach."""
         self._config = config
@@ -98,6 +109,7 @@ class Driver:
         self._handle, self._session = seat
         self._storage = storage
         self._fencer = fencer
+        self._channels = channels
         self._log = log
         self._on_left, self._on_failed, self._on_notice = on_left, on_failed, on_notice
         self._engine: Engine | None = None
@@ -194,8 +206,7 @@ class Driver:
                         self._loop.call_soon(self._pump)
                         break
                     handled += 1
-                    self.counters["inputs"] += 1
-                    self._effects.extend(self._coordinator.handle(self._inputs.popleft(), boottime_ns()))
+                    self._handle_input(self._inputs.popleft())
                 elif self._dirty:
                     self._read_groups()
                 else:
@@ -204,6 +215,15 @@ class Driver:
             self._fail(error)
         finally:
             self._pumping = False
+
+    def _handle_input(self, what: Input) -> None:
+        self.counters["inputs"] += 1
+        channels = self._channels
+        if channels is None:
+            self._effects.extend(self._coordinator.handle(what, boottime_ns()))
+        elif not channels.take(what):
+            self._effects.extend(self._coordinator.handle(what, boottime_ns()))
+            channels.look(what)
 
     def _fail(self, error: BaseException) -> None:
         if not self._closed:

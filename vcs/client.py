@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
 
@@ -20,8 +21,8 @@ INTERFACE = "org.vcs.Cluster"
 FAILED = f"{INTERFACE}.Failed"
 REPLY_MAX = 64 << 20
 "Bytes. A longer reply is no reply of vcsd."
-DESCRIPTORS_MAX = 4
-"In one message."
+_ANCILLARY = socket.CMSG_SPACE(4 * 4)
+"Room for a few descriptors; the kernel closes those for which there is none."
 CALL_TIMEOUT_S = 30.0
 "Calls that answer at once; leaving and following have no limit."
 
@@ -144,10 +145,12 @@ class Client:
             if len(self._buffer) > REPLY_MAX:
                 raise DaemonError(f"the reply of vcsd is longer than {REPLY_MAX} bytes", "this is a bug: please report it")
             try:
-                data, descriptors, _flags, _address = socket.recv_fds(self._socket, 1 << 16, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _flags, _address = self._socket.recvmsg(1 << 16, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
             except OSError as error:
                 raise self._lost(error) from None
-            self._descriptors += descriptors
+            for level, kind, content in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self._descriptors += struct.unpack(f"{len(content) // 4}i", content)
             if not data:
                 raise DaemonError("vcsd closed the connection", "look at its journal: `journalctl -u vcsd`")
             self._buffer += data

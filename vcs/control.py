@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from asyncvarlink import (
     AnnotatedResult,
+    FileDescriptor,
     FileDescriptorArray,
     TypedVarlinkErrorReply,
     VarlinkInterface,
@@ -64,6 +65,9 @@ class Backend(Protocol):
 
     def fence_ack(self, nodeid: int) -> None:
         """A person states that the node is off. Raises VcsError if it is unknown or nobody waits for it."""
+
+    def open_channel(self, group: str, explicit: bool) -> socket.socket:
+        """A batch channel of a group; the caller's end of it. Raises VcsError if this node is not in the group."""
 
     def events(self, follow: bool) -> AsyncIterator[Record]:
         """What happened so far, and with ``follow`` what happens from then on. Closed when the caller goes away."""
@@ -138,6 +142,13 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
         """State that a failed node is off, on your own responsibility: its locks are given to others."""
         with _told():
             self._backend.fence_ack(nodeid)
+
+
+    @varlinkmethod(return_parameter="channel")
+    def OpenChannel(self, *, group: str, explicit: bool = False) -> FileDescriptor:
+        """A batch channel of a group that this node is in: a packet socket (vcs/batch.py), whose descriptor comes with the reply."""
+        with _told():
+            return FileDescriptor(self._backend.open_channel(group, explicit), should_close=True)
 
 
 async def _batches(source: AsyncIterator[Record], gone: asyncio.Future[None], follow: bool) -> AsyncIterator[list[Record]]:

@@ -42,11 +42,15 @@ class GroupChannels:
         self.hub = Hub(self._nodeid, submit, note, limits)
         self._companions = frozenset({self._nodeid})
         self._merged = False
+        self._broken = False
+        self._note = note
         self._state: State | None = None
         self._switch: dict[str, Group] | None = None
 
     def open(self, group: str, explicit: bool) -> socket.socket:
         """A channel of a group that this node is in or joins; the program's end. Raises VcsError."""
+        if self._broken:
+            raise VcsError("channels have failed in this vcsd", "see its journal; restart it when no group is live")
         held = (self._coordinator.feed.switch or {}).get(group)
         if held is None or held.state not in (GroupState.JOINING, GroupState.MEMBER):
             state = f"is {held.state.name.lower()} in" if held is not None else "is not in"
@@ -54,6 +58,9 @@ class GroupChannels:
         end = self.hub.open(group, explicit)
         self._processed(held)
         return end
+
+    def counters(self) -> dict[str, int]:
+        return dict(self.hub.counters)
 
     def close(self) -> None:
         self.hub.close("vcsd ends")
@@ -64,11 +71,28 @@ class GroupChannels:
         """A bundle is taken here; anything else is the coordinator's."""
         if not isinstance(what, Message) or not batch.is_bundle(what.payload):
             return False
-        self.hub.payload(what.payload, what.sender.nodeid, what.ring.seq, what.seq)
+        if not self._broken:
+            try:
+                self.hub.payload(what.payload, what.sender.nodeid, what.ring.seq, what.seq)
+            except Exception as error:
+                self._break(error)
         return True
 
     def look(self, what: Input) -> None:
         """The coordinator has handled ``what``."""
+        if not self._broken:
+            try:
+                self._look(what)
+            except Exception as error:
+                self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        """A fault of ours in here ends the channels, not the node."""
+        self._broken = True
+        self._note("channels_failed", {"error": f"{type(error).__name__}: {error}"})
+        self.hub.close("channels have failed in this vcsd")
+
+    def _look(self, what: Input) -> None:
         c = self._coordinator
         if isinstance(what, Configuration):
             self._configuration(what)

@@ -109,6 +109,8 @@ class Hub:
         self._announced.clear()
         for order in self.orders.values():
             order.new_ring(companions)
+        for port in self._ports.values():
+            port.read(False)
 
     def merged(self) -> None:
         """Everybody in the ring knows the same: say where this node stands, repeat what did not count, and go on."""

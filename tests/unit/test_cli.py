@@ -80,6 +80,9 @@ class Backend:
     def fence_ack(self, nodeid: int) -> None:
         self.acked.append(nodeid)
 
+    def open_channel(self, group: str, explicit: bool) -> Any:
+        raise VcsError("no channel here")
+
     async def events(self, follow: bool) -> AsyncIterator[Mapping[str, object]]:
         assert not follow  # the command follows the file itself
         yield {"t": 1, "wall": 1, "node": "node1", "source": "vcsd", "event": "view", "members": [1, 3]}

@@ -60,6 +60,14 @@ class FakeBackend:
             raise VcsError("nobody waits for node 9", "see `vcs why`")
         self.acked.append(nodeid)
 
+    def open_channel(self, group: str, explicit: bool) -> socket.socket:
+        if group != "orders":
+            raise VcsError(f"this node is not in group {group!r}", "join it")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            ours.send(b"explicit" if explicit else b"plain")
+        return theirs
+
     async def events(self, follow: bool) -> AsyncIterator[Mapping[str, object]]:
         self.followers += 1
         try:
@@ -336,3 +344,18 @@ def test_a_reply_that_is_no_varlink(tmp_path: Path) -> None:
         client.groups()
     thread.join(WAIT_S)
     listener.close()
+
+
+def test_a_channel_comes_as_a_descriptor_and_none_stays_behind(served: Served) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with Client(served.path) as client:
+        for _ in range(3):
+            with socket.socket(fileno=client.open_channel("orders", True)) as channel:
+                assert channel.recv(100) == b"explicit" and channel.recv(100) == b""
+                assert not os.get_inheritable(channel.fileno())
+        with pytest.raises(DaemonError, match="not in group 'other'"):
+            client.open_channel("other", False)
+        assert client.status()["cluster"] == "alpha"
+    served.run(asyncio.sleep(0.1))
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not served.errors
