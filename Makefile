@@ -15,12 +15,15 @@ help: ## this list
 .PHONY: setup packages venv lab
 setup: lab ## install what the machine lacks: Debian packages, Python packages, kernels and the VM image
 
-packages: ## Debian packages of qemu/packages.txt, only those that are missing
-	@missing=; for package in $$(sed 's/#.*//' qemu/packages.txt); do \
+# Install the Debian packages of a list, only those that are missing.
+INSTALL = @missing=; for package in $$(sed 's/\#.*//' $(1)); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q ' installed' || missing="$$missing $$package"; done; \
 	if [ -n "$$missing" ]; then \
 		echo "== Debian packages:$$missing"; apt-get update; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; fi
+
+packages: ## Debian packages of qemu/packages.txt, only those that are missing
+	$(call INSTALL,qemu/packages.txt)
 
 lab: packages venv ## kernels, headers and the VM image in ~/.cache/vcs (two minutes once)
 	@PYTHONPATH=qemu $(PY) -m harness.setup
@@ -83,7 +86,7 @@ test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node 
 	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') tests/kernel tests/cluster
 
 # --- style ------------------------------------------------------------------------------------------------------------
-PYTHON := vcs bridge membership dlm_glue qemu/harness qemu/vcslab tests
+PYTHON := vcs bridge membership dlm_glue qemu/harness qemu/vcslab bench tests
 .PHONY: lint man-table
 lint: venv ## ruff, mypy (and that it saw every file), codespell where it is installed
 	@$(PY) -m ruff check $(PYTHON) kmod conftest.py
@@ -105,3 +108,13 @@ sim: venv ## the cluster in one process, from seeds: N=2000 SEED=1; a failing se
 
 sim-canaries: venv ## break each rule on purpose: the checkers must catch it
 	@$(PY) -m tests.sim.canaries
+
+# --- benchmarks -------------------------------------------------------------------------------------------------------
+.PHONY: bench-packages bench-totem
+RUNS ?= 5
+MINUTES ?= 10
+bench-packages: packages ## Debian packages of the benchmarks: the peers
+	$(call INSTALL,bench/packages.txt)
+
+bench-totem: venv bench-packages ## our engine beside corosync, as root (ONLY=kill,silent,leave,throughput,latency,loaded,frozen,growth RUNS=5 MINUTES=10 SIZES=3,16)
+	@$(PY) -m bench.totem --runs $(RUNS) --minutes $(MINUTES) $(if $(ONLY),--only $(ONLY)) $(if $(SIZES),--nodes $(SIZES))
