@@ -63,7 +63,8 @@ def setup_of(config: ClusterConfig, nodeid: int) -> Setup:
     high = [n.name for n in config.nodes if n.id > NODEID_MAX]
     if high:
         raise ConfigError([f"nodes {', '.join(high)}: the kernel's DLM knows ids up to {NODEID_MAX} only; give lower ones"])
-    addresses = {n.id: n.addresses for n in config.nodes}
+    # The kernel's TCP transport refuses a host that has several addresses.
+    addresses = {n.id: n.addresses if config.dlm.protocol == "sctp" else n.addresses[:1] for n in config.nodes}
     return Setup(config.name, nodeid, addresses, config.dlm.port, config.dlm.protocol)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 
 from cryptography.exceptions import InvalidTag
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from membership.api import Processor
+from vcs.config.keyfile import key_id
 from vcs.errors import VcsError
 
 KEY_SIZE = 32
@@ -28,7 +28,7 @@ class AesGcm:
             raise VcsError(f"the cluster key has {len(key)} bytes, not {KEY_SIZE}",
                            "make one: head -c 32 /dev/urandom > /etc/vcs/cluster.key")
         self._key = key
-        self.key_id = hashlib.sha256(b"vcs key id" + key).digest()[0]
+        self.key_id = key_id(key)
 
     def __call__(self, p: Processor, /) -> AESGCM:
         info = b"vcs totem 1" + struct.pack(">IQQ", p.nodeid, p.boot, p.engine)

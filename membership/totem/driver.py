@@ -18,18 +18,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 from membership.api import Engine, EngineContext, Order
 from membership.totem import segment
-from membership.totem.aes import aes_gcm
+from membership.totem.aes import AesGcm
 from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
+from membership.totem.guardian import Guardian, Target
 from membership.totem.limits import MESSAGE_MAX, RING_SEQ_RESERVE, Timing
 from membership.totem.ringseq import RingSeqFile
 from membership.totem.seal import Sealer
-from membership.totem.sockets import Address, LinkSocket, path_payload, resolve
+from membership.totem.sockets import Address, LinkSocket, path_payload, resolve, speaker
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, VcsError
 
 DRAIN_ROUNDS = 8
 "Rounds of reading before a timer fires all the same: a flood must not stop time."
+
+
+def keys(config: ClusterConfig) -> list[AesGcm]:
+    """The key to send under first. Raises VcsError."""
+    return [AesGcm(key) for key in (config.key, *config.more_keys)]
 
 
 def _now() -> int:
@@ -60,7 +66,8 @@ class TotemEngine(Engine):
         self._storing: asyncio.Task[None] | None = None
         "Effects wait for the disk."
         self._core: TotemCore | None = None
-        self._sealer = Sealer(config.name, context.local, aes_gcm(config.key))
+        self._guardian: Guardian | None = None
+        self._sealer = Sealer(config.name, context.local, *keys(config))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
@@ -90,6 +97,8 @@ class TotemEngine(Engine):
             self._close()
             raise
         self._starting = False
+        self._guardian = Guardian(self._context.note)
+        self._inform_guardian()
         self._listen(True)
         self._rearm()
 
@@ -147,6 +156,11 @@ class TotemEngine(Engine):
             size = path_payload(self._addresses[link.index][nodeid], link.family)
             if size:
                 self._call(core.hint(nodeid, "mtu", link.index, _now(), size))
+
+    def _inform_guardian(self) -> None:
+        if self._guardian is not None and self._core is not None:
+            targets: list[Target] = [(i, address) for i, peers in enumerate(self._addresses) for address in peers.values()]
+            self._guardian.tell(self._core.last_gasp(), [speaker(link.address) for link in self._links], targets)
 
     def _listen(self, on: bool) -> None:
         """Be told, or not, of frames that wait."""
@@ -314,7 +328,7 @@ class TotemEngine(Engine):
             await self._loop.run_in_executor(self._disk, self._file.store, upto)
         except VcsError as e:
             self._context.note("ring_seq_not_stored", {"problem": str(e)})
-            self._close()
+            self._close(gasp=True)
             raise
         finally:
             self._storing = None
@@ -329,9 +343,12 @@ class TotemEngine(Engine):
         if error is not None and not self._starting:
             raise error  # in a callback of the engine's: whoever owns the loop ends what depends on the engine
 
-    def _close(self) -> None:
+    def _close(self, gasp: bool = False) -> None:
         self._closed = True
         self._effects.clear()
+        if self._guardian is not None:
+            self._guardian.stand_down(gasp)
+            self._guardian = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -8,6 +8,7 @@ without a trace, and a path that shrinks says so: EMSGSIZE, or an ICMP error in 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -86,6 +87,15 @@ def open_socket(address: str, port: int, may_be_absent: bool = False) -> socket.
         sock.close()
         raise VcsError(f"cannot bind UDP {address} port {port}: {e.strerror}",
                        "is another vcsd running, and is the address this machine's?") from e
+    return sock
+
+
+def speaker(address: str) -> socket.socket:
+    """A UDP socket to send from ``address``, from any port."""
+    family, bound = resolve(address, 0)
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    with contextlib.suppress(OSError):  # an address that no interface has now: the route decides when it sends
+        sock.bind(bound)
     return sock
 
 

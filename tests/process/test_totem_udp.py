@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,72 +18,16 @@ from membership.totem.aes import aes_gcm
 from membership.totem.limits import MESSAGE_MAX
 from membership.totem.seal import Sealer
 from membership.totem.wire import NO_RING, Leave, encode
+from tests.process.netlab import Child
 from tests.process.totem_node import KEY
 
 ROOT = Path(__file__).parents[2]
 Event = dict[str, object]
 
 
-class Child:
-    """One process; ``wait`` reads its events until one satisfies."""
-
-    def __init__(self, nodeid: int, port: int, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.nodeid = nodeid
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.process.totem_node", str(nodeid), "3", str(port), str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.events: list[Event] = []
-        self._rest = b""
-
-    def say(self, command: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(command.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def wait(self, what: str, satisfied: object, seconds: float = 20) -> Event:
-        """The first event from now on for which ``satisfied(event)``; earlier ones are kept in ``events``."""
-        end = time.monotonic() + seconds
-        seen = len(self.events)
-        while True:
-            while seen < len(self.events):
-                seen += 1
-                if satisfied(self.events[seen - 1]):  # type: ignore[operator]
-                    return self.events[seen - 1]
-            assert self._read(end - time.monotonic()), f"node {self.nodeid}: no {what} in {seconds} s; last: {self.events[-5:]}"
-
-    def _read(self, seconds: float) -> bool:
-        assert self.process.stdout is not None
-        fd = self.process.stdout.fileno()
-        ready = select.poll()  # select() takes no descriptor above 1023, which a long test run reaches
-        ready.register(fd, select.POLLIN)
-        if seconds <= 0 or not ready.poll(seconds * 1000):
-            return False
-        data = os.read(fd, 65536)
-        if not data:
-            return False
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self.events += [json.loads(line) for line in lines]
-        return True
-
-    def configured(self, members: list[int]) -> Event:
-        return self.wait(f"ring of {members}", lambda e: e["kind"] == "conf" and e["what"] == "REGULAR" and e["members"] == members)
-
-    def status(self) -> Event:
-        self.say("status")
-        return self.wait("status", lambda e: e["kind"] == "status")
-
-    def texts(self) -> list[object]:
-        return [e["text"] for e in self.events if e["kind"] == "message"]
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+def start(nodeid: int, port: int, folder: Path) -> Child:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Child(nodeid, ["3", str(port), str(folder)])
 
 
 def free_port() -> int:
@@ -99,7 +39,7 @@ def free_port() -> int:
 @pytest.fixture
 def ring(tmp_path: Path) -> Iterator[tuple[dict[int, Child], int]]:
     port = free_port()
-    children = {n: Child(n, port, tmp_path / str(n)) for n in (1, 2, 3)}
+    children = {n: start(n, port, tmp_path / str(n)) for n in (1, 2, 3)}
     try:
         for child in children.values():
             child.configured([1, 2, 3])
@@ -116,7 +56,7 @@ def test_order_kill_restart_leave(ring: tuple[dict[int, Child], int], tmp_path: 
             child.say(f"{'safe' if i % 3 == 0 else 'submit'} {n}.{i}")
     everything = {f"{n}.{i}" for n in children for i in range(20)}
     for child in children.values():
-        child.wait("all messages", lambda _e, c=child: set(c.texts()) >= everything)
+        child.wait("all messages", partial(lambda c, _e: set(c.texts()) >= everything, child))
     assert children[1].texts() == children[2].texts() == children[3].texts(), "one order for all"
     for n in children:
         own = [t for t in children[1].texts() if str(t).startswith(f"{n}.")]
@@ -130,7 +70,7 @@ def test_order_kill_restart_leave(ring: tuple[dict[int, Child], int], tmp_path: 
     assert took_ms < 5000, "token loss and consensus together are 0.9 s"
 
     children[1].end()
-    children[1] = Child(1, port, tmp_path / "1")
+    children[1] = start(1, port, tmp_path / "1")
     for child in children.values():
         child.configured([1, 2, 3])
     children[3].say("leave")

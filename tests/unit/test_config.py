@@ -157,13 +157,22 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         [
             '3: node.address: missing; every node needs one, for example address = "192.0.2.1"',
             "9: node.address: stands beside addresses; keep one of the two",
-            "14: node.address: is IPv6, but the first address of node b is not; the first addresses of all nodes must be of one family",
+            "14: node.address: is IPv6, but the first address of node b is not; addresses in the same place of the lists are one network, "
+            "so they must be of one family",
         ],
     ),
-    "several addresses over TCP": (
-        GOOD.replace('address = "192.0.2.1"', 'addresses = ["192.0.2.1", "198.51.100.1"]'),
-        ['6: node.addresses: the lock manager takes one address per node over TCP; '
-         'set protocol = "sctp" in [dlm], or keep the first address only'],
+    "not one address on every network": (
+        GOOD.replace('address = "192.0.2.1"', 'addresses = ["192.0.2.1", "198.51.100.1"]')
+        + '[[node]]\nid = 2\nname = "b"\naddress = "192.0.2.2"\n[totem]\nmulticast = ["239.1.1.1"]\n',
+        ["10: node.address: has 1 of them, but node a has 2; give every node one address on each network, the networks in the same order",
+         "12: totem.multicast: has 1 groups, but every node has 2 addresses; give one group for each address, in the same order"],
+    ),
+    "multicast groups": (
+        GOOD.replace('address = "192.0.2.1"', 'addresses = ["192.0.2.1", "198.51.100.1", "2001:db8::1"]')
+        + '[totem]\nmulticast = ["239.1.1.1x", "192.0.2.9", "239.1.1.1"]\n',
+        ["8: totem.multicast: '239.1.1.1x' is no address; write a multicast group, for example \"239.192.54.5\"",
+         "8: totem.multicast: 192.0.2.9 is no multicast group; write one, for example \"239.192.54.5\" or \"ff15::5405\"",
+         "8: totem.multicast: is IPv4, but the third addresses of the nodes are not; give a group of their family"],
     ),
     "one bracket": (
         '[cluster]\nname = "alpha"\n[node]\nid = 1\n',
@@ -336,13 +345,13 @@ def test_keygen_makes_a_key_once(tmp_path: Path) -> None:
     path = tmp_path / "k"
     keyfile.write_key(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    first = keyfile.read_key(path)
-    assert len(first) == 32
+    first = keyfile.read_keys(path)
+    assert [len(key) for key in first] == [32]
     with pytest.raises(VcsError, match="exists and is left as it is"):
         keyfile.write_key(path)
-    assert keyfile.read_key(path) == first
+    assert keyfile.read_keys(path) == first
     keyfile.write_key(tmp_path / "other")
-    assert keyfile.read_key(tmp_path / "other") != first
+    assert keyfile.read_keys(tmp_path / "other") != first
     with pytest.raises(VcsError, match="cannot be made: No such file"):
         keyfile.write_key(tmp_path / "none" / "k")
 
@@ -351,7 +360,7 @@ def test_keygen_makes_a_key_once(tmp_path: Path) -> None:
 
 
 def test_schema_and_model_say_the_same() -> None:
-    sections = {"nodes", "key"} | {s.name for s in schema.SECTIONS if s.name not in ("cluster", "node")}
+    sections = {"nodes", "key", "more_keys"} | {s.name for s in schema.SECTIONS if s.name not in ("cluster", "node")}
     for sec in schema.SECTIONS:
         in_schema = {k.field or k.name for k in sec.keys if k.field is not None}
         in_model = {f.name for f in dataclasses.fields(sec.model)}

@@ -70,11 +70,11 @@ def loads(text: str, source: str = "cluster.toml", base: Path | None = None, wit
     nodes = _read_nodes(tree, problems)
     _unknown(tree, (), [s.name for s in SECTIONS], problems, what="section", foreign={})
     rules.check(values, nodes, problems)
-    key = b""
+    keys: tuple[bytes, ...] = ()
     if with_key:
-        key = keyfile.check(values["cluster"], base or Path(), problems)
+        keys = keyfile.check(values["cluster"], base or Path(), problems)
     problems.raise_if_any()
-    return _build(values, nodes, key)
+    return _build(values, nodes, keys)
 
 
 def _syntax_error(source: str, error: Exception) -> str:
@@ -236,10 +236,11 @@ def _option_text(option: str | int | bool) -> str:
     return str(int(option)) if isinstance(option, bool) else str(option)
 
 
-def _build(values: Mapping[str, Values], nodes: list[Values], key: bytes) -> ClusterConfig:
+def _build(values: Mapping[str, Values], nodes: list[Values], keys: tuple[bytes, ...]) -> ClusterConfig:
     return ClusterConfig(
         nodes=tuple(NodeConfig(**{k: v for k, v in n.items() if k not in ("_path", "address")}) for n in nodes),
-        key=key,
+        key=keys[0] if keys else b"",
+        more_keys=keys[1:],
         totem=TotemConfig(**values["totem"]),
         quorum=QuorumConfig(**values["quorum"]),
         fencing=FencingConfig(**values["fencing"]),

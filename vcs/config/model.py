@@ -15,7 +15,7 @@ class NodeConfig:
     "Nodeid, 1 to 2^32-1."
     name: str
     addresses: tuple[str, ...]
-    "IPv4 or IPv6 literals; the first is the engine's, all are the DLM's (at most 3)."
+    "IPv4 or IPv6 literals, one for each link, at most 3. The DLM uses all of them over SCTP, the first one over TCP."
     votes: int = 1
     fence: dict[str, str] = field(default_factory=dict)
     "Options for the fence agent that concern this node, e.g. plug."
@@ -33,6 +33,8 @@ class TotemConfig:
     token_retransmit_ms: int = 120
     hold_ms: int = 50
     "An idle ring's token rests so long at the representative. At most lease/5 (SAFETY S9)."
+    multicast: tuple[str, ...] = ()
+    "A multicast group per link; empty: a frame for all nodes is sent to each of them."
     merge_ms: int = 200
     "How often a ring that others may not know of announces itself."
 
@@ -73,7 +75,9 @@ class ClusterConfig:
     name: str
     nodes: tuple[NodeConfig, ...]
     key: bytes = b""
-    "32 bytes, the content of ``key_file``; empty only for engines that need none."
+    "32 bytes, the first key in ``key_file``, under which we send; empty only for engines that need none."
+    more_keys: tuple[bytes, ...] = ()
+    "The other keys in ``key_file``: frames under them are taken too, while keys are rotated."
     key_file: str = "/etc/vcs/cluster.key"
     engine: str = "totem"
     totem: TotemConfig = field(default_factory=TotemConfig)

@@ -16,6 +16,7 @@ from vcs.config.problems import Problems
 from vcs.config.schema import default_of, section
 
 Values = Mapping[str, Any]
+_ORDINALS = ("first", "second", "third")
 OWN_ENGINES = ("totem", "static")
 LEASE_ROTATIONS = 5
 "The ring rotates at least this often within a lease, on hold too (SAFETY S9)."
@@ -29,8 +30,8 @@ def check(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: P
     _check_votes(values["quorum"], nodes, problems)
     _check_engine(values["cluster"], problems)
     _check_totem(values, problems)
+    _check_multicast(values["totem"], nodes, problems)
     _check_fencing(values["fencing"], problems)
-    _check_dlm(values["dlm"], nodes, problems)
 
 
 def _value(values: Values, sec: str, name: str) -> Any:
@@ -60,7 +61,8 @@ def _check_nodes(nodes: list[dict[str, Any]], problems: Problems) -> None:
 def _check_addresses(nodes: list[dict[str, Any]], problems: Problems) -> None:
     """Folds ``address`` into ``addresses`` and checks every literal."""
     seen: dict[str, str] = {}
-    families: dict[int, str] = {}
+    families: dict[int, tuple[int, str]] = {}
+    counted_at: tuple[int, str] | None = None
     for node in nodes:
         path, label = node["_path"], f"node {node.get('name', node.get('id', '?'))}"
         if "address" in node and "addresses" in node:
@@ -73,6 +75,7 @@ def _check_addresses(nodes: list[dict[str, Any]], problems: Problems) -> None:
             node["addresses"] = ()
             continue
         texts = node["addresses"] if key == "addresses" else (node["address"],)
+        count, counted = counted_at = counted_at or (len(texts), label)
         good: list[str] = []
         for i, text in enumerate(texts):
             where = (*path, key, i) if key == "addresses" else (*path, key)
@@ -82,14 +85,15 @@ def _check_addresses(nodes: list[dict[str, Any]], problems: Problems) -> None:
             if str(parsed) in seen:
                 problems.add(where, f"{text} is also an address of {seen[str(parsed)]}", "every address belongs to one node, once")
             seen[str(parsed)] = label
-            if i == 0:
-                families.setdefault(parsed.version, label)
-                if len(families) == 2 and families[parsed.version] == label:
-                    other = families[4 if parsed.version == 6 else 6]
-                    problems.add(where, f"is IPv{parsed.version}, but the first address of {other} is not",
-                                 "the first addresses of all nodes must be of one family")
+            first = families.setdefault(i, (parsed.version, label))
+            if first[0] != parsed.version:
+                problems.add(where, f"is IPv{parsed.version}, but the {_ORDINALS[i]} address of {first[1]} is not",
+                             "addresses in the same place of the lists are one network, so they must be of one family")
             good.append(str(parsed))
         node["addresses"] = tuple(good)
+        if len(texts) != count:
+            problems.add((*path, key), f"has {len(texts)} of them, but {counted} has {count}",
+                         "give every node one address on each network, the networks in the same order")
 
 
 def _address(where: tuple[str | int, ...], text: str, problems: Problems) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -160,6 +164,28 @@ def _check_totem(values: Mapping[str, Values], problems: Problems) -> None:
                      "so one lost token could end in a reset", f"set lease_ms to at least {LEASE_REFORMATIONS * worst}")
 
 
+def _check_multicast(totem: Values, nodes: list[dict[str, Any]], problems: Problems) -> None:
+    """One group per link, of the link's family."""
+    groups = totem.get("multicast", ())
+    links = next((n["addresses"] for n in nodes if n["addresses"]), ())
+    if groups and links and len(groups) != len(links):
+        problems.add(("totem", "multicast"), f"has {len(groups)} groups, but every node has {len(links)} addresses",
+                     "give one group for each address, in the same order")
+        return
+    for i, text in enumerate(groups):
+        where = ("totem", "multicast", i)
+        try:
+            group = ipaddress.ip_address(text)
+        except ValueError:
+            problems.add(where, f"{text!r} is no address", 'write a multicast group, for example "239.192.54.5"')
+            continue
+        if not group.is_multicast:
+            problems.add(where, f"{text} is no multicast group", 'write one, for example "239.192.54.5" or "ff15::5405"')
+        elif links and group.version != ipaddress.ip_address(links[i]).version:
+            problems.add(where, f"is IPv{group.version}, but the {_ORDINALS[i]} addresses of the nodes are not",
+                         "give a group of their family")
+
+
 def _check_fencing(fencing: Values, problems: Problems) -> None:
     agent = _value(fencing, "fencing", "agent")
     if agent and "/" in agent and not PurePosixPath(agent).is_absolute():
@@ -169,13 +195,3 @@ def _check_fencing(fencing: Values, problems: Problems) -> None:
     retry, longest = _value(fencing, "fencing", "retry_ms"), _value(fencing, "fencing", "retry_max_ms")
     if longest < retry:
         problems.add(("fencing", "retry_max_ms"), f"{longest} is less than retry_ms ({retry})", f"set it to at least {retry}")
-
-
-def _check_dlm(dlm: Values, nodes: list[dict[str, Any]], problems: Problems) -> None:
-    """The kernel's TCP transport refuses a host with several addresses; SCTP takes them."""
-    if _value(dlm, "dlm", "protocol") != "tcp":
-        return
-    for node in nodes:
-        if len(node["addresses"]) > 1:
-            problems.add((*node["_path"], "addresses"), "the lock manager takes one address per node over TCP",
-                         'set protocol = "sctp" in [dlm], or keep the first address only')

@@ -84,7 +84,8 @@ SECTIONS: tuple[Section, ...] = (
     Section("cluster", "The cluster itself.", ClusterConfig, (
         Key("name", Kind.STRING, "Name of the cluster: the part before the colon in a file system's lock table.",
             low=1, high=CLUSTER_NAME_MAX, pattern=_NAME, pattern_text=_NAME_TEXT, required=True),
-        Key("key_file", Kind.STRING, "File with the shared key, made by `vcs keygen`; relative to cluster.toml.", low=1),
+        Key("key_file", Kind.STRING, "File with the shared key, made by `vcs keygen`; relative to cluster.toml. Each further line is "
+            "a key that is accepted too (see Key rotation).", low=1),
         Key("engine", Kind.STRING, "Membership engine.", low=1),
     )),
     Section("node", "One per node, at least one.", NodeConfig, (
@@ -92,13 +93,16 @@ SECTIONS: tuple[Section, ...] = (
         Key("name", Kind.STRING, "Name of the node: the host name by which vcsd finds which node it is.",
             low=1, high=64, pattern=_NAME, pattern_text=_NAME_TEXT, required=True),
         Key("address", Kind.STRING, "IPv4 or IPv6 address (a literal); a short form of `addresses`.", low=1, field=None),
-        Key("addresses", Kind.STRINGS, "Addresses; the first one is the engine's, all are the lock manager's.",
+        Key("addresses", Kind.STRINGS, "Addresses, one on each network (link), in the same order on all nodes. The lock manager uses all "
+            "over SCTP, the first over TCP.",
             low=1, high=ADDRESSES_MAX),
         Key("votes", Kind.INT, "Votes of the node.", low=0, high=255),
         Key("fence", Kind.OPTIONS, "Options for the fence agent that concern this node, for example `plug`."),
     ), array=True),
     Section("totem", "Timing of the embedded engine.", TotemConfig, (
         Key("port", Kind.INT, "UDP port.", low=1, high=65535),
+        Key("multicast", Kind.STRINGS, "A multicast group for each link; without it a frame for all is sent to each node.",
+            low=1, high=ADDRESSES_MAX),
         _ms("token_ms", 50, 60_000, "No token for so long: somebody failed"),
         _ms("consensus_ms", 20, 60_000, "A node that does not answer a Join for so long is taken as failed"),
         _ms("join_ms", 5, 10_000, "Resend of an unanswered Join"),
@@ -174,7 +178,7 @@ def _default_text(sec: Section, key: Key) -> str:
         return ""
     if isinstance(value, bool):
         return "`true`" if value else "`false`"
-    return f"`{value}`" if value not in ("", {}) else "empty"
+    return f"`{value}`" if value not in ("", {}, ()) else "empty"
 
 
 def reference() -> str:
