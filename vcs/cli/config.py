@@ -77,7 +77,7 @@ def show(file: str, keys: tuple[str, ...], as_json: bool) -> None:
 def as_tree(config: ClusterConfig) -> dict[str, Any]:
     """The configuration as cluster.toml would spell it out, without secrets."""
     values = dataclasses.asdict(config)
-    del values["key"]
+    del values["key"], values["more_keys"]
     nodes = values.pop("nodes")
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
     cluster = {name: value for name, value in values.items() if name not in sections}
