@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from membership.api import Configuration, EngineEvent, Health, Kind, Message, Processor
+from membership.totem.clique import Claim
 from membership.totem.flow import FrameSize
 from membership.totem.frames import Fragment, Regular
 from membership.totem.limits import WINDOW, Timing
@@ -20,7 +21,8 @@ from membership.totem.peers import Peer
 from membership.totem.ring import Ring
 from membership.totem.seal import Sealer
 from membership.totem.states import Event, State
-from membership.totem.wire import NO_RING, Beacon, Body, Entry, Join, encode
+from membership.totem.suspects import Watch
+from membership.totem.wire import NO_RING, Body, Entry, encode
 from vcs.model import RingId
 
 # --- effects, to be carried out in the order given, each completely before the next ------------------------------------------
@@ -131,7 +133,21 @@ class Core:
         # gathering; both only grow until a ring is installed
         self.proc: set[Processor] = {config.local}
         self.fail: set[Processor] = set()
-        self.joins: dict[Processor, tuple[frozenset[Processor], frozenset[Processor]]] = {}
+        self.claims: set[Claim] = set()
+        "Who has no round trip with whom, by the word of one of the two."
+        self.vouched: set[Processor] = set()
+        "Of those that somebody claims not to reach: who has been heard in this gathering."
+        self.choice: tuple[Processor, ...] = (config.local,)
+        "With whom we are ready to form a ring."
+        self.joins: dict[Processor, tuple[int, tuple[Processor, ...]]] = {}
+        "What others told in this gathering: number of their last Join and their choice."
+        self.join_seq = 0
+        "Number of our last Join; one more for each that says something new."
+        self.join_due = False
+        "It has not been sent to everybody yet."
+        self.join_ns = -(1 << 62)
+        self.join_pause_ns = 0
+        self.watch = Watch(self.everybody)
         self.attempt = NO_RING
         self.obligations = 0
         self.suspect: Processor | None = None
@@ -208,18 +224,6 @@ class Core:
             if peer.heard_ns >= since or in_ring:
                 heard.add(peer.current)
         return tuple(sorted(heard))
-
-    def make_join(self, now: int) -> Join:
-        return Join(self.ring_seq, tuple(sorted(self.proc)), tuple(sorted(self.fail)), self.heard(now))
-
-    def greet(self, peer: Peer, now: int) -> None:
-        """Tell a node that does not know it yet that we hear it."""
-        if not peer.may_greet(now):
-            return
-        if self.state is State.GATHER:
-            self.send_message((peer.nodeid,), self.make_join(now))
-        else:
-            self.send_message((peer.nodeid,), Beacon(self.ring.id, self.heard(now)))
 
     # --- delivery -----------------------------------------------------------------------------------------------------------
 

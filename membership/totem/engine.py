@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from membership.api import Kind, Order, Processor
-from membership.totem import commit, gather, operational, recovery
+from membership.totem import commit, gather, operational, recovery, watch
+from membership.totem.control import Alarm, Links, Probe, ProbeAck, TokenAck
 from membership.totem.core import Core, CoreConfig, Effect
 from membership.totem.frames import Piece, Regular, Token
 from membership.totem.limits import LEAVE_COPIES, MEMBERS_MAX, MESSAGE_MAX, PROCESSORS_MAX, RING_SEQ_JUMP_MAX, RING_SEQ_STEP
@@ -28,10 +29,13 @@ from vcs.model import RingId
 
 Action = Callable[[Core, Any, Any, int], None]
 
-_MODULES = {"operational": operational, "gather": gather, "commit": commit, "recovery": recovery}
+_MODULES = {"operational": operational, "gather": gather, "commit": commit, "recovery": recovery, "watch": watch}
 _EVENT_OF: dict[type, Event] = {
     Join: Event.JOIN, Commit: Event.COMMIT_TOKEN, Beacon: Event.BEACON, Leave: Event.LEAVE, Hurry: Event.HURRY,
 }
+
+
+_CONTROL = Probe | ProbeAck | TokenAck | Alarm | Links
 
 
 def _ignored(core: Core, _sender: object, _message: object, _now: int) -> None:
@@ -80,6 +84,9 @@ class TotemCore:
         """A frame that came in on ``link``, from anybody. Never raises: what cannot be used is counted under a reason and dropped. A
         memoryview may be reused by its owner afterwards."""
         if not self._closed:
+            if now - self.core.watch.called_ns >= self.core.timing.late:
+                watch.called(self.core, now, self.deadline())
+            self.core.watch.called_ns = now
             try:
                 self._receive(data, now, link)
             except FrameError as e:
@@ -91,6 +98,8 @@ class TotemCore:
     def tick(self, now: int) -> list[Effect]:
         """Fire the timers that are due."""
         timers = self.core.timers
+        watch.called(self.core, now, self.deadline())
+        self.core.watch.called_ns = now
         for timer in TIMERS:
             at = timers.get(timer)
             if at is not None and at <= now and not self._closed:
@@ -133,6 +142,9 @@ class TotemCore:
         core.count(f"hint_{what}")
         if what in ("link_down", "link_up"):
             core.links.own_end(link, what == "link_up", now)
+            core.health(core.local.nodeid, what, f"link {link}")
+        elif what in ("refused", "unreachable"):
+            watch.refused(core, nodeid, now)
         elif what == "mtu":
             core.links.mtu(nodeid, link, value)
         return self._effects(now)
@@ -202,11 +214,11 @@ class TotemCore:
             peer.promote(now)
             core.links.forget(sender.nodeid)
             # It may not know yet that we hear it: without a frame of ours that names it, it would refuse our commit token.
-            core.greet(peer, now)
+            gather.greet(core, peer, now)
             self._from_peer(peer, sender, message, now)
         else:
             core.count("not_introduced")
-            core.greet(peer, now)
+            gather.greet(core, peer, now)
 
     def _from_peer(self, peer: Peer, sender: Processor, message: Body, now: int) -> None:
         core = self.core
@@ -226,7 +238,7 @@ class TotemCore:
             if core.local not in message.heard:
                 # It does not hear us (any more, or yet): a one-way link must not disturb a ring.
                 core.count("not_heard")
-                core.greet(peer, now)
+                gather.greet(core, peer, now)
                 return
             if isinstance(message, Join):
                 if len(message.proc) > PROCESSORS_MAX or any(p.nodeid not in core.nodes for p in message.proc):
@@ -240,6 +252,11 @@ class TotemCore:
         elif isinstance(message, Leave):
             peer.retire()
             event = Event.LEAVE
+        elif isinstance(message, _CONTROL):
+            watch.receive(core, sender, message, now)
+            if core.raised:
+                self._settle(now)
+            return
         else:
             event = _EVENT_OF[type(message)]
         self._dispatch(event, sender, message, now)

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """GATHER: agree on who takes part.
 
-Every node tells two sets: who takes part (proc) and who of them has failed (fail). Both only grow, so gathering ends. When all live
-ones (proc less fail) tell the same sets, the lowest of them forms the ring. Sets are of processors, incarnations included: a node
-that restarts is a new processor, and its old one fails at once, without a timeout.
+Every node tells who takes part (proc), who of them has failed (fail: it left, or another incarnation took its seat), and who has no
+round trip with whom (claims). These sets only grow until a ring is installed, so gathering ends. From them each computes its *choice*:
+its part of the live ones, divided so that no two members of a part are claimed to be apart (clique.py). When all members of a choice
+tell this same choice, the lowest of them forms the ring. Sets are of processors, incarnations included: a node that restarts is a
+new processor, and its old one fails at once, without a timeout.
+
+A Join says everything and goes to everybody, but only when the choice changes; it goes again only to those who do not agree. What
+becomes known in one go, or within JOIN_SPACING_NS, goes out in one Join, so a change costs one Join of each node.
 """
 
 from __future__ import annotations
@@ -11,9 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from membership.api import Processor
+from membership.totem import clique, parked, watch
+from membership.totem.clique import Claim
 from membership.totem.core import Core
 from membership.totem.frames import Regular
-from membership.totem.limits import PROCESSORS_MAX
+from membership.totem.limits import JOIN_AGAIN_NS, JOIN_SPACING_NS, PROCESSORS_MAX
+from membership.totem.peers import Peer
 from membership.totem.states import Event, State
 from membership.totem.wire import Beacon, Join, Leave
 
@@ -26,34 +34,55 @@ def live(core: Core) -> tuple[Processor, ...]:
     return tuple(sorted(core.proc - core.fail))
 
 
-def enter(core: Core, now: int, why: str, proc: Iterable[Processor] = (), fail: Iterable[Processor] = ()) -> None:
-    """Begin or begin again, with what is newly known. Ends with this node's Join sent and its own opinion evaluated."""
+def enter(core: Core, now: int, why: str, proc: Iterable[Processor] = (), fail: Iterable[Processor] = (),
+          claims: Iterable[Claim] = ()) -> None:
+    """Begin or go on, with what is newly known. Ends with this node's opinion evaluated, and its Join sent or due."""
     added = set(proc)
     own_former = {p for p in added if p.nodeid == core.local.nodeid}
     failed = (set(fail) | own_former) - {core.local}
-    for p in sorted(failed - core.fail):
-        core.health(p.nodeid, "suspect", why)
     if core.state is not State.GATHER:
         core.joins.clear()
         core.forming = None
         core.ring.token.held = None
         core.queue.restart()
+        core.cancel(*_OTHER_TIMERS)
+        core.choice = ()
+        core.join_pause_ns = JOIN_AGAIN_NS
         core.note("totem_gather", why=why, ring=str(core.ring.id))
     core.fail |= failed
     core.proc |= failed
     core.proc |= added
     core.set_state(State.GATHER, why)
-    core.cancel(*_OTHER_TIMERS)
-    core.arm(Event.CONSENSUS_TIMER, now + core.timing.consensus)
-    resend_join(core, None, None, now)
+    core.claims |= {c for c in claims if core.proc.issuperset(c)}
+    core.claims |= {(core.local, p) for p in core.watch.held if p in core.proc}
+    for p in live(core):
+        clock = core.watch.clocks.get(p.nodeid)
+        if clock is not None and p not in core.joins and not clock.asked_ns:
+            watch.ask(core, p.nodeid, now)
+    watch.wake(core, now + core.timing.probe)
+    decide(core, now)
+
+
+def decide(core: Core, now: int) -> None:
+    """Make up our mind again, and say so if it changed."""
+    alive = live(core)
+    claimed = {q for _p, q in core.claims}.intersection(alive) - core.vouched - {core.local}
+    core.vouched |= {q for q in claimed if q in core.joins or watch.vouches(core, q, now)}
+    absent = claimed - core.vouched
+    choice = clique.share([p for p in alive if p not in absent], core.claims, core.local)
+    if choice != core.choice:
+        core.choice = choice
+        core.join_seq += 1
+        core.cancel(Event.COMMIT_WAIT)
+        core.arm(Event.CONSENSUS_TIMER, now + core.timing.consensus)
+        core.join_due = True
+        core.arm(Event.JOIN_TIMER, max(now, core.join_ns + JOIN_SPACING_NS))
     evaluate(core, now)
 
 
 def agreed(core: Core) -> bool:
-    """All live processors have told our sets, and no node is among them twice."""
-    alive = live(core)
-    mine = (frozenset(core.proc), frozenset(core.fail))
-    return len({p.nodeid for p in alive}) == len(alive) and all(core.joins.get(p) == mine for p in alive if p != core.local)
+    """All whom we chose have chosen the same."""
+    return all(p == core.local or core.joins.get(p, (0, ()))[1] == core.choice for p in core.choice)
 
 
 def evaluate(core: Core, now: int) -> None:
@@ -61,31 +90,46 @@ def evaluate(core: Core, now: int) -> None:
     if not agreed(core):
         return
     core.cancel(Event.CONSENSUS_TIMER)
-    if live(core)[0] == core.local:
+    if core.choice[0] == core.local:
         core.raise_(Event.CONSENSUS)
     elif Event.COMMIT_WAIT not in core.timers:
         core.arm(Event.COMMIT_WAIT, now + core.timing.token)
 
 
 def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
-    """The Join rule (figure 4 of the paper), in GATHER."""
+    """The Join rule (figure 4 of the paper, with claims), in GATHER."""
     if sender in core.fail:
         core.count("join_of_failed")
         return
-    proc, fail = frozenset(join.proc), frozenset(join.fail)
-    core.joins[sender] = (proc, fail)
-    former = {p for p in core.proc if p.nodeid == sender.nodeid and p != sender} - core.fail
-    if proc <= core.proc and fail <= core.fail and not former:
-        if proc == core.proc and fail == core.fail:
-            evaluate(core, now)
-        return  # otherwise it is behind, and our Joins will tell it
-    if len(core.proc | proc) > PROCESSORS_MAX:
+    if len(core.proc | set(join.proc)) > PROCESSORS_MAX:
         core.count("too_many_processors")
         return
-    if core.local in fail:
+    watch.answered(core, sender.nodeid, now)
+    if join.seq >= core.joins.get(sender, (0, ()))[0]:
+        core.joins[sender] = (join.seq, join.choice)
+    former = {p for p in core.proc if p.nodeid == sender.nodeid and p != sender}
+    if core.local in join.fail:
         # It holds us for failed and cannot take that back before a ring is installed: two rings now, one later.
-        fail = frozenset([sender])
-    enter(core, now, why, proc | {sender}, fail | former)
+        enter(core, now, why, join.proc, {sender} | former)
+        return
+    core.vouched.update(join.vouched)
+    enter(core, now, why, {sender, *join.proc}, former.union(join.fail), join.claims)
+
+
+def send_join(core: Core, to: tuple[int, ...], now: int) -> None:
+    message = Join(core.ring_seq, core.join_seq, tuple(sorted(core.proc)), tuple(sorted(core.fail)), core.heard(now), core.choice,
+                   tuple(sorted(core.vouched & core.proc)), tuple(sorted(core.claims)))
+    core.send_message(to, message, every_link=True)
+
+
+def greet(core: Core, peer: Peer, now: int) -> None:
+    """Tell a node that does not know it yet that we hear it."""
+    if not peer.may_greet(now):
+        return
+    if core.state is State.GATHER:
+        send_join(core, (peer.nodeid,), now)
+    else:
+        core.send_message((peer.nodeid,), parked.beacon(core, now))
 
 
 # --- events -----------------------------------------------------------------------------------------------------------------
@@ -96,40 +140,65 @@ def on_join(core: Core, sender: Processor, join: Join, now: int) -> None:
 
 
 def join_operational(core: Core, sender: Processor, join: Join, now: int) -> None:
-    """Ignored: who holds us for failed, and a member's Join from before this ring."""
+    """Ignored: who holds us for failed, a member's Join from before this ring, and an outsider that cannot make the ring larger."""
     member = core.ring.by_id.get(sender.nodeid) == sender
     if core.local in join.fail or (member and join.ring_seq < core.ring.id.seq):
         core.count("join_ignored")
         return
-    enter(core, now, f"join of node {sender.nodeid}", [sender])
+    if not member:
+        others = tuple(p.nodeid for p in join.choice if p.nodeid not in core.ring.by_id)
+        claims = [(p.nodeid, q.nodeid) for p, q in join.claims]
+        if not parked.worthwhile(core, sender.nodeid, others, claims, now):
+            core.count("parked")
+            greet(core, core.peers[sender.nodeid], now)  # our beacon tells it why
+            return
+    former = [p for p in core.ring.members if p.nodeid == sender.nodeid and p != sender]
+    enter(core, now, f"join of node {sender.nodeid}", [sender], former)
     rule(core, sender, join, now, "join")
 
 
 def join_forming(core: Core, sender: Processor, join: Join, now: int) -> None:
-    """A member of the ring that is being formed has gone back to gathering after it had heard of that ring."""
+    """A member of the ring that is being formed gathers: after it had accepted the ring, or instead."""
     forming = core.forming
-    if forming is None or forming.ring.by_id.get(sender.nodeid) != sender or join.ring_seq < forming.ring.id.seq:
-        core.count("join_ignored")
-        # It still gathers: perhaps because no frame of ours has named it yet, so that it refuses the commit token from us.
-        core.greet(core.peers[sender.nodeid], now)
-        return
-    enter(core, now, f"join of node {sender.nodeid} while forming")
-    rule(core, sender, join, now, "join")
+    if forming is not None and forming.ring.by_id.get(sender.nodeid) == sender:
+        seq, _choice = core.joins.get(sender, (0, ()))
+        accepted_and_gave_up = join.ring_seq >= forming.ring.id.seq
+        chose_otherwise = core.state is State.COMMIT and join.seq > seq and join.choice != forming.ring.members
+        if accepted_and_gave_up or chose_otherwise:
+            enter(core, now, f"join of node {sender.nodeid} while forming")
+            rule(core, sender, join, now, "join")
+            return
+        if join.seq > seq:
+            core.joins[sender] = (join.seq, join.choice)
+            core.count("join_ignored")
+            return
+    core.count("join_ignored")
+    # It still gathers: perhaps because no frame of ours has named it yet, so that it refuses the commit token from us.
+    greet(core, core.peers[sender.nodeid], now)
 
 
 def beacon_operational(core: Core, sender: Processor, beacon: Beacon, now: int) -> None:
-    if core.ring.by_id.get(sender.nodeid) != sender:
+    if core.ring.by_id.get(sender.nodeid) == sender:
+        if beacon.ring.seq > core.ring.id.seq:
+            enter(core, now, f"node {sender.nodeid} is in a later ring")
+    elif parked.worthwhile(core, sender.nodeid, beacon.members, beacon.claims, now):
         former = [p for p in core.ring.members if p.nodeid == sender.nodeid]
         core.health(sender.nodeid, "returned")
         enter(core, now, f"node {sender.nodeid} is near", [sender], former)
-    elif beacon.ring.seq > core.ring.id.seq:
-        enter(core, now, f"node {sender.nodeid} is in a later ring")
+    else:
+        core.count("parked")
 
 
-def beacon_gather(core: Core, sender: Processor, _beacon: Beacon, now: int) -> None:
-    if sender not in core.proc and len(core.proc) < PROCESSORS_MAX:
-        former = [p for p in core.proc if p.nodeid == sender.nodeid]
-        enter(core, now, f"node {sender.nodeid} is near", [sender], former)
+def beacon_gather(core: Core, sender: Processor, beacon: Beacon, now: int) -> None:
+    """One more takes part; unless its ring and we cannot be together, which it says so: then it is not waited for."""
+    if sender not in core.proc and len(core.proc) >= PROCESSORS_MAX:
+        return
+    me = core.local.nodeid
+    apart = any(me == q and p in beacon.members for p, q in beacon.claims)
+    former = [p for p in core.proc if p.nodeid == sender.nodeid and p != sender]
+    claims = [(sender, core.local)] if apart else []
+    if sender not in core.proc or not core.claims.issuperset(claims):
+        enter(core, now, f"node {sender.nodeid} is near", [sender], former, claims)
 
 
 def on_leave(core: Core, sender: Processor, leave: Leave, now: int) -> None:
@@ -142,6 +211,20 @@ def on_leave(core: Core, sender: Processor, leave: Leave, now: int) -> None:
     if concerned:
         core.health(sender.nodeid, "process_dead" if leave.gasp else "left")
         enter(core, now, f"the process of node {sender.nodeid} died" if leave.gasp else f"node {sender.nodeid} leaves", fail=[sender])
+
+
+def suspected(core: Core, _sender: object, _message: object, now: int) -> None:
+    """New claims of ours. While a ring is being formed they matter if they concern its members."""
+    verdicts, core.watch.verdicts = core.watch.verdicts, []
+    concerned = core.proc
+    if core.forming is not None:
+        concerned = set(core.forming.ring.members)
+    elif core.state is State.OPERATIONAL:
+        concerned = set(core.ring.members)
+    claims = [(core.local, p) for p in verdicts if p in concerned]
+    if claims:
+        nodes = ", ".join(str(p.nodeid) for _me, p in claims)
+        enter(core, now, f"no answer from node {nodes}", claims=claims)
 
 
 def on_mcast(core: Core, _sender: object, message: Regular, _now: int) -> None:
@@ -157,24 +240,52 @@ def token_lost(core: Core, _sender: object, _message: object, now: int) -> None:
 
 
 def exclude(core: Core, _sender: object, _message: object, now: int) -> None:
+    """It is there and hears little: out of this ring, and outside until a claim's time is over, longer each time."""
     suspect, core.suspect = core.suspect, None
     if suspect is not None:
+        core.health(suspect.nodeid, "suspect", "it fails to receive")
+        parked.hold(core, suspect, now)
         enter(core, now, f"node {suspect.nodeid} fails to receive", fail=[suspect])
 
 
 def resend_join(core: Core, _sender: object, _message: object, now: int) -> None:
-    core.send_message(core.everybody, core.make_join(now))
-    core.arm(Event.JOIN_TIMER, now + core.timing.join)
+    """Our Join to everybody when it says something new, again to those who do not agree with it otherwise."""
+    if core.join_due:
+        core.join_due = False
+        core.join_pause_ns = JOIN_AGAIN_NS
+        send_join(core, core.everybody, now)
+    else:
+        to = tuple(p.nodeid for p in live(core) if p != core.local and _owed(core, p))
+        for nodeid in to:
+            watch.ask(core, nodeid, now)
+        send_join(core, to, now)
+    core.join_ns = now
+    core.arm(Event.JOIN_TIMER, now + min(core.join_pause_ns, core.timing.join))
+    core.join_pause_ns *= 2
+
+
+def _owed(core: Core, p: Processor) -> bool:
+    """What ``p`` told does not go together with our choice: one of us lacks something."""
+    choice = core.joins.get(p, (0, ()))[1]
+    if not choice:
+        return p in core.choice or (core.local, p) not in core.claims
+    return choice != core.choice and not set(choice).isdisjoint(core.choice)
 
 
 def consensus_timeout(core: Core, _sender: object, _message: object, now: int) -> None:
-    mine = (frozenset(core.proc), frozenset(core.fail))
-    silent = [p for p in live(core) if p != core.local and core.joins.get(p) != mine]
-    enter(core, now, "no consensus", fail=silent)
+    """The fallback: who answers and does not agree is told apart from us, like one who does not answer."""
+    others = [p for p in core.choice if p != core.local and core.joins.get(p, (0, ()))[1] != core.choice]
+    for p in others:
+        core.health(p.nodeid, "suspect", "it does not agree")
+        parked.hold(core, p, now)
+    core.arm(Event.CONSENSUS_TIMER, now + core.timing.consensus)
+    enter(core, now, "no consensus", claims=[(core.local, p) for p in others])
 
 
 def commit_wait_over(core: Core, _sender: object, _message: object, now: int) -> None:
+    """All agreed and nothing came of it: ask everybody again."""
     core.joins.clear()
+    core.choice = ()
     enter(core, now, "no commit token")
 
 
@@ -182,5 +293,5 @@ def announce(core: Core, _sender: object, _message: object, now: int) -> None:
     """The representative tells configured nodes outside the ring that it exists; they answer, and both rings gather."""
     outside = tuple(n for n in core.everybody if n not in core.ring.by_id)
     if outside and core.ring.rep == core.local.nodeid:
-        core.send_message(outside, Beacon(core.ring.id, core.heard(now)))
+        core.send_message(outside, parked.beacon(core, now), every_link=True)
         core.arm(Event.MERGE_TIMER, now + core.timing.merge)

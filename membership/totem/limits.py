@@ -87,6 +87,38 @@ LINK_RETURN_MAX_NS = 60_000_000_000
 "and at most this."
 LINKS_MAX = 3
 "Links of one cluster: the kernel's lock manager takes no more addresses per node."
+RTO_MIN_NS = 10_000_000
+"Shortest time before a token that nobody acknowledged is sent again,"
+RTO_MEMBER_NS = 250_000
+"and this much more for each member: on a busy ring its return is the acknowledgement."
+ASKS_MIN = 3
+"Unanswered asks before a verdict."
+REFUSED_NS = 15_000_000
+"Silence that is enough when the kernel says that nobody listens there,"
+REFUSED_MIN = 2
+"and said so as often as this."
+DOUBT_MAX = 4
+"A node that was late so often waits three times as long for others;"
+DOUBT_DECAY_NS = 2_000_000_000
+"and forgets one such time in so long."
+HOLD_MIN_NS = 200_000_000
+"How long answers must be steady before a claim is taken back; doubled each time the node comes back and fails again,"
+HOLD_MAX_NS = 30_000_000_000
+"up to this;"
+FORGIVE_NS = 60_000_000_000
+"forgotten when it was well for so long."
+HOLD_PROBE_MIN_NS = 100_000_000
+"Pause between probes of a node with whom we claim to have no round trip: while it answers,"
+HOLD_PROBE_MAX_NS = 2_000_000_000
+"and at most, while it does not."
+LINKS_QUERY_NS = 1_000_000_000
+"Shortest time between two questions to members what they claim."
+JOIN_SPACING_NS = 3_000_000
+"Shortest time between two Joins of ours: what becomes known meanwhile goes out together."
+JOIN_AGAIN_NS = 20_000_000
+"First pause before a Join is sent again to who does not agree; doubled up to ``join_ms``."
+CLAIMS_MAX = MEMBERS_MAX * MEMBERS_MAX
+"Pairs in a beacon."
 LEAVE_COPIES = 3
 "A Leave is not acknowledged, so it is sent more than once."
 
@@ -101,6 +133,7 @@ class Timing:
     retransmit: int
     hold: int
     merge: int
+    detect: int
 
     @classmethod
     def of(cls, config: TotemConfig) -> Timing:
@@ -113,7 +146,28 @@ class Timing:
             # A token that rests longer than a quarter of the loss timeout would be taken for lost after one lost datagram.
             hold=min(config.hold_ms, config.token_ms // 4) * ms,
             merge=config.merge_ms * ms,
+            detect=config.detect_ms * ms,
         )
+
+    @property
+    def alarm(self) -> int:
+        """Silence after which the others are told."""
+        return self.detect // 2
+
+    @property
+    def confirm(self) -> int:
+        """Silence that is enough when somebody else claims the same."""
+        return self.detect * 2 // 5
+
+    @property
+    def probe(self) -> int:
+        """Pause between probes of somebody who owes an answer."""
+        return self.detect // 8
+
+    @property
+    def late(self) -> int:
+        """Being called so much too late is worth noticing."""
+        return self.detect // 8
 
     @property
     def heard(self) -> int:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from membership.api import Rotation
+from membership.api import Processor, Rotation
 from membership.totem import token as token_rules
+from membership.totem import watch
 from membership.totem.core import Core, Deliver
 from membership.totem.frames import Regular, Token, make_regular
 from membership.totem.limits import AHEAD, IDLE_ROTATIONS, ROTATION_INTERVAL_NS
@@ -21,14 +22,17 @@ def next_frame(core: Core, ring: Ring, seq: int) -> Regular | None:
     return make_regular(ring.id, seq, core.local.nodeid, safe, content)
 
 
-def on_token(core: Core, _sender: object, token: Token, now: int) -> None:
+def on_token(core: Core, sender: Processor, token: Token, now: int) -> None:
     ring = core.ring
     state = ring.token
     if token.token_seq <= state.seen:
         core.count("token_copies")
+        watch.acknowledge(core, sender, ring.id, token.token_seq)
         return
     state.seen = token.token_seq
     core.ring_heard_ns = now
+    arrived = token.token_seq
+    watch.token_came(core, ring, not state.idle, now)
     core.cancel(Event.RETRANSMIT_TIMER, Event.HOLD_TIMER)
     core.arm(Event.TOKEN_LOSS, now + core.timing.token)
     if state.sent_ns is not None:
@@ -37,8 +41,11 @@ def on_token(core: Core, _sender: object, token: Token, now: int) -> None:
     if rest:
         state.held = token
         core.arm(Event.HOLD_TIMER, now + rest)
+        watch.acknowledge(core, sender, ring.id, arrived)
         return
     _visit(core, ring, token, now)
+    if state.idle and len(ring.others) > 1:
+        watch.acknowledge(core, sender, ring.id, arrived)  # on a busy ring, and with two members, its return says so soon enough
 
 
 def _rest(core: Core, ring: Ring, token: Token) -> int:
@@ -123,6 +130,4 @@ def resend_token(core: Core, _sender: object, _message: object, now: int) -> Non
     ring = core.ring
     if ring.token.last_body is not None and ring.token.held is None:
         ring.token.retransmits += 1
-        core.count("token_retransmits")
-        core.send((ring.successor,), ring.token.last_body)
-        core.arm(Event.RETRANSMIT_TIMER, now + core.timing.retransmit)
+        watch.resend(core, ring, ring.token.last_body, now)

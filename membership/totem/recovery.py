@@ -12,6 +12,7 @@ would have had to complete that attempt did not.
 from __future__ import annotations
 
 from membership.api import Kind, Processor
+from membership.totem import parked, watch
 from membership.totem import token as token_rules
 from membership.totem.core import Core, Forming
 from membership.totem.flow import units
@@ -106,33 +107,38 @@ def next_frame(forming: Forming, ring: Ring, seq: int, others_done: bool) -> Reg
     return make_encapsulated(ring.id, seq, ring.local.nodeid, forming.queue.pop(old_seq))
 
 
-def first_token(core: Core, _sender: Processor, message: Commit, now: int) -> None:
+def first_token(core: Core, sender: Processor, message: Commit, now: int) -> None:
     """The commit token is back after two rounds: the representative makes the first regular token, once."""
     forming = _forming(core)
     ring = forming.ring
     if ring.rep != core.local.nodeid or message.ring != ring.id or message.token_seq <= forming.commit_seq or forming.started:
         core.count("token_copies")
+        if message.ring == ring.id:
+            watch.acknowledge(core, sender, message.ring, message.token_seq)
         return
     forming.started = True
     forming.commit_seq = message.token_seq
     on_token(core, core.local, Token(ring.id, token_seq=1), now)
 
 
-def on_token(core: Core, _sender: Processor, token: Token, now: int) -> None:
+def on_token(core: Core, sender: Processor, token: Token, now: int) -> None:
     forming = _forming(core)
     ring = forming.ring
     if token.token_seq <= ring.token.seen:
         core.count("token_copies")
+        watch.acknowledge(core, sender, ring.id, token.token_seq)
         return
     state = ring.token
-    state.seen = token.token_seq
+    state.seen = arrived = token.token_seq
     state.rest_at = token.rest_at
+    watch.token_came(core, ring, state.sent_ns is not None, now)
     rest = token_rules.stall(ring, token)
     if rest:
         state.held = token
         core.cancel(Event.RETRANSMIT_TIMER)
         core.arm(Event.TOKEN_LOSS, now + core.timing.token)
         core.arm(Event.HOLD_TIMER, now + rest)
+        watch.acknowledge(core, sender, ring.id, arrived)
         return
     _visit(core, forming, token, now)
 
@@ -193,9 +199,7 @@ def on_mcast(core: Core, _sender: Processor, message: Regular, _now: int) -> Non
 
 def resend(core: Core, _sender: object, _message: object, now: int) -> None:
     forming = _forming(core)
-    core.count("token_retransmits")
-    core.send((forming.ring.successor,), forming.ring.token.last_body or forming.commit_body)
-    core.arm(Event.RETRANSMIT_TIMER, now + core.timing.retransmit)
+    watch.resend(core, forming.ring, forming.ring.token.last_body or forming.commit_body, now)
 
 
 def install(core: Core, now: int) -> None:
@@ -214,6 +218,8 @@ def install(core: Core, now: int) -> None:
     core.attempt, core.obligations = NO_RING, 0
     core.proc, core.fail = set(ring.members), set()
     core.joins.clear()
+    parked.installed(core, now)
+    watch.began(core, now)
     core.ring_heard_ns = core.rotation_ns = now
     core.set_state(State.OPERATIONAL, f"ring {ring.id} of {len(ring.members)}")
     core.count("rings")

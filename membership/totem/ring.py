@@ -55,8 +55,8 @@ class TokenState:
 class Ring:
     """An installed ring or one that is being formed."""
 
-    __slots__ = ("aru", "asks", "by_id", "delivered", "high", "id", "local", "members", "nodeids", "others", "pieces", "released",
-                 "safe_upto", "store", "stored_bytes", "successor", "token")
+    __slots__ = ("aru", "asks", "by_id", "delivered", "high", "id", "local", "members", "nodeids", "others", "pieces", "predecessor",
+                 "released", "safe_upto", "store", "stored_bytes", "successor", "token")
 
     def __init__(self, ring: RingId, members: tuple[Processor, ...], local: Processor) -> None:
         self.id = ring
@@ -67,6 +67,7 @@ class Ring:
         self.others = tuple(n for n in self.nodeids if n != local.nodeid)
         at = self.nodeids.index(local.nodeid)
         self.successor = self.nodeids[(at + 1) % len(members)]
+        self.predecessor = self.nodeids[at - 1]
         self.store: dict[int, Regular] = {}
         self.stored_bytes = 0
         self.aru = 0

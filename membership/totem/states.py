@@ -32,27 +32,30 @@ class Event(IntEnum):
     "The commit token has everybody's state (or there is nobody else)."
     FAIL_TO_RECEIVE = 2
     "One member's acknowledgement has stood still for too long."
+    SUSPECT = 3
+    "Somebody has not answered for too long: a new claim of ours (watch.py)."
     # from a peer
-    TOKEN = 3
-    MCAST = 4
+    TOKEN = 4
+    MCAST = 5
     "A frame of the ring that this state works on."
-    FOREIGN = 5
+    FOREIGN = 6
     "A frame or token of any other ring."
-    JOIN = 6
-    COMMIT_TOKEN = 7
-    BEACON = 8
-    LEAVE = 9
-    HURRY = 10
+    JOIN = 7
+    COMMIT_TOKEN = 8
+    BEACON = 9
+    LEAVE = 10
+    HURRY = 11
     # from above
-    SUBMIT = 11
+    SUBMIT = 12
     # timers, in the order in which they fire when several are due
-    RETRANSMIT_TIMER = 12
-    HOLD_TIMER = 13
-    JOIN_TIMER = 14
-    TOKEN_LOSS = 15
-    CONSENSUS_TIMER = 16
-    COMMIT_WAIT = 17
-    MERGE_TIMER = 18
+    RETRANSMIT_TIMER = 13
+    HOLD_TIMER = 14
+    WATCH_TIMER = 15
+    JOIN_TIMER = 16
+    TOKEN_LOSS = 17
+    CONSENSUS_TIMER = 18
+    COMMIT_WAIT = 19
+    MERGE_TIMER = 20
 
 
 TIMERS = tuple(e for e in Event if e >= Event.RETRANSMIT_TIMER)
@@ -80,6 +83,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (O, E.CONSENSUS): _ignore(O, "raised in GATHER only"),
     (O, E.FORMED): _ignore(O, "raised in GATHER and COMMIT only"),
     (O, E.FAIL_TO_RECEIVE): Cell("gather.exclude", (G, O), "the others go on without a member that receives nothing"),
+    (O, E.SUSPECT): Cell("gather.suspected", (G, O), "who does not answer is left behind"),
     (O, E.TOKEN): Cell("operational.on_token", (O,), "send, acknowledge, ask for holes, pass on"),
     (O, E.MCAST): Cell("operational.on_mcast", (O,), "store, deliver what is contiguous"),
     (O, E.FOREIGN): _ignore(O, "a late frame of a former ring; other rings are found by beacons"),
@@ -91,6 +95,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (O, E.SUBMIT): Cell("operational.on_submit", (O,), "end the token's rest, or ask for it"),
     (O, E.RETRANSMIT_TIMER): Cell("operational.resend_token", (O,), "the token may be lost on the way to the successor"),
     (O, E.HOLD_TIMER): Cell("operational.release", (O,), "the token has rested"),
+    (O, E.WATCH_TIMER): Cell("watch.on_timer", (O,), "who owes an answer"),
     (O, E.JOIN_TIMER): _ignore(O, "armed in GATHER only"),
     (O, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "somebody failed"),
     (O, E.CONSENSUS_TIMER): _ignore(O, "armed in GATHER only"),
@@ -100,6 +105,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (G, E.CONSENSUS): Cell("commit.create", (C,), "the representative sends the commit token"),
     (G, E.FORMED): _ignore(G, "raised in COMMIT only"),
     (G, E.FAIL_TO_RECEIVE): _ignore(G, "no token in this state"),
+    (G, E.SUSPECT): Cell("gather.suspected", (G,), "one claim more"),
     (G, E.TOKEN): _ignore(G, "the old ring has ended: a token that comes now must not order anything more"),
     (G, E.MCAST): Cell("gather.on_mcast", (G,), "store: it helps recovery"),
     (G, E.FOREIGN): _ignore(G, "not of our old ring"),
@@ -111,6 +117,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (G, E.SUBMIT): _ignore(G, "queued until a ring is installed"),
     (G, E.RETRANSMIT_TIMER): _ignore(G, "cancelled on entry"),
     (G, E.HOLD_TIMER): _ignore(G, "cancelled on entry"),
+    (G, E.WATCH_TIMER): Cell("watch.on_timer", (G,), "who owes an answer"),
     (G, E.JOIN_TIMER): Cell("gather.resend_join", (G,), "Joins are not acknowledged"),
     (G, E.TOKEN_LOSS): _ignore(G, "cancelled on entry"),
     (G, E.CONSENSUS_TIMER): Cell("gather.consensus_timeout", (G,), "who has not agreed by now has failed"),
@@ -120,6 +127,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (C, E.CONSENSUS): _ignore(C, "raised in GATHER only"),
     (C, E.FORMED): Cell("recovery.enter", (R, O), "a ring of one has nothing to exchange and is installed at once"),
     (C, E.FAIL_TO_RECEIVE): _ignore(C, "no token in this state"),
+    (C, E.SUSPECT): Cell("gather.suspected", (C, G), "a member of the new ring does not answer"),
     (C, E.TOKEN): _ignore(C, "the old ring has ended"),
     (C, E.MCAST): Cell("gather.on_mcast", (C,), "store: it helps recovery"),
     (C, E.FOREIGN): _ignore(C, "not of our old ring"),
@@ -131,6 +139,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (C, E.SUBMIT): _ignore(C, "queued until a ring is installed"),
     (C, E.RETRANSMIT_TIMER): Cell("commit.resend", (C,), "the commit token may be lost"),
     (C, E.HOLD_TIMER): _ignore(C, "cancelled on entry"),
+    (C, E.WATCH_TIMER): Cell("watch.on_timer", (C,), "who owes an answer"),
     (C, E.JOIN_TIMER): _ignore(C, "cancelled on entry: the commit token replaces Joins"),
     (C, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "a member of the new ring failed"),
     (C, E.CONSENSUS_TIMER): _ignore(C, "cancelled on entry"),
@@ -140,6 +149,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (R, E.CONSENSUS): _ignore(R, "raised in GATHER only"),
     (R, E.FORMED): _ignore(R, "raised in COMMIT only"),
     (R, E.FAIL_TO_RECEIVE): Cell("gather.exclude", (G, R), "the others go on without a member that receives nothing"),
+    (R, E.SUSPECT): Cell("gather.suspected", (R, G), "a member of the new ring does not answer"),
     (R, E.TOKEN): Cell("recovery.on_token", (R, O), "exchange; install when all have everything"),
     (R, E.MCAST): Cell("recovery.on_mcast", (R,), "of the new ring: store, unwrap what belongs to the old one"),
     (R, E.FOREIGN): _ignore(R, "also of the old ring: the exchange alone decides what all of us hold"),
@@ -151,6 +161,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (R, E.SUBMIT): _ignore(R, "queued until the ring is installed"),
     (R, E.RETRANSMIT_TIMER): Cell("recovery.resend", (R,), "the token, or the commit token before it, may be lost"),
     (R, E.HOLD_TIMER): Cell("recovery.release", (R, O), "the token has rested: it went round in vain"),
+    (R, E.WATCH_TIMER): Cell("watch.on_timer", (R,), "who owes an answer"),
     (R, E.JOIN_TIMER): _ignore(R, "cancelled before"),
     (R, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "a member of the new ring failed: back, the old ring's state is kept"),
     (R, E.CONSENSUS_TIMER): _ignore(R, "cancelled before"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from membership.totem import flow
+from membership.totem import flow, watch
 from membership.totem.core import Core
 from membership.totem.frames import Range, Regular, Token, cut, encode_token
 from membership.totem.limits import (
@@ -94,7 +94,7 @@ def pass_on(core: Core, ring: Ring, token: Token, now: int) -> None:
     state.hurried = False
     state.retransmits = 0
     core.send((ring.successor,), state.last_body)
-    core.arm(Event.RETRANSMIT_TIMER, now + core.timing.retransmit)
+    watch.token_sent(core, ring, token.token_seq, now)
     core.arm(Event.TOKEN_LOSS, now + core.timing.token)
 
 

@@ -14,7 +14,9 @@ from enum import IntEnum
 from itertools import pairwise
 
 from membership.api import Processor
-from membership.totem import frames
+from membership.totem import control, frames
+from membership.totem.clique import Claim
+from membership.totem.control import Control
 from membership.totem.frames import (
     Piece,
     Regular,
@@ -26,7 +28,7 @@ from membership.totem.frames import (
     encode_token,
     require,
 )
-from membership.totem.limits import MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
+from membership.totem.limits import CLAIMS_MAX, MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
 from vcs.errors import RemoteError
 from vcs.model import RingId
 
@@ -41,10 +43,12 @@ class Type(IntEnum):
     HURRY = 7
 
 
-_JOIN = struct.Struct(">BQHHH")  # type, ring_seq, proc, fail, heard
+_JOIN = struct.Struct(">BQQHHH16s16s16s16s")  # type, ring_seq, seq, proc, more heard, claims, masks over proc: fail, heard, choice, vouched
+_CLAIMS = struct.Struct(">H16s")  # index of the claimant in proc, mask over proc
 _RING = struct.Struct(">BQI")  # type, ring
 _LEAVE = struct.Struct(">BQIB")  # type, ring, gasp
-_BEACON = struct.Struct(">BQIH")  # type, ring, heard
+_BEACON = struct.Struct(">BQIHHH")  # type, ring, members, claims, heard
+_PAIR = struct.Struct(">II")
 _COMMIT = struct.Struct(">BQIQH")  # type, ring, token_seq, entries
 _ENTRY = struct.Struct(">IQQBQIQQQIQ")  # processor, filled, old ring, aru, delivered, attempt, obligations
 _PROCESSOR = struct.Struct(">IQQ")
@@ -54,15 +58,26 @@ _PROCESSOR = struct.Struct(">IQQ")
 class Join:
     ring_seq: int
     "Highest ring sequence that the sender has persisted."
+    seq: int
+    "Number of the sender's Join: a later one replaces what an earlier one chose."
     proc: tuple[Processor, ...]
     fail: tuple[Processor, ...]
     heard: tuple[Processor, ...]
-    "Whom the sender has heard lately: only a Join that names its receiver is fresh, and shows that both directions work."
+    "Whom the sender has heard lately: only a Join that names its receiver is fresh."
+    choice: tuple[Processor, ...]
+    "With whom the sender is ready to form a ring; some of ``proc``."
+    vouched: tuple[Processor, ...]
+    "Some of ``proc`` that somebody cannot reach and somebody else has just heard."
+    claims: tuple[Claim, ...]
+    "(p, q): by p's word it has no round trip with q; both of ``proc``. Ascending."
 
 
 @dataclass(frozen=True, slots=True)
 class Beacon:
     ring: RingId
+    members: tuple[int, ...]
+    claims: tuple[tuple[int, int], ...]
+    "(member, outsider): no round trip between the two, by the member's word. Nodeids, ascending."
     heard: tuple[Processor, ...]
 
 
@@ -103,7 +118,7 @@ class Commit:
     entries: tuple[Entry, ...]
 
 
-Body = Regular | Token | Piece | Join | Beacon | Leave | Hurry | Commit
+Body = Regular | Token | Piece | Join | Beacon | Leave | Hurry | Commit | Control
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------------
@@ -118,11 +133,9 @@ def encode(message: Body) -> bytes:
         case Piece():
             return encode_piece(message)
         case Join():
-            head = _JOIN.pack(Type.JOIN, message.ring_seq, len(message.proc), len(message.fail), len(message.heard))
-            return head + _processors(message.proc) + _processors(message.fail) + _processors(message.heard)
+            return _join_bytes(message)
         case Beacon():
-            ring = message.ring
-            return _BEACON.pack(Type.BEACON, ring.seq, ring.rep, len(message.heard)) + _processors(message.heard)
+            return _beacon_bytes(message)
         case Leave():
             return _LEAVE.pack(Type.LEAVE, message.ring.seq, message.ring.rep, message.gasp)
         case Hurry():
@@ -131,10 +144,36 @@ def encode(message: Body) -> bytes:
             ring = message.ring
             head = _COMMIT.pack(Type.COMMIT, ring.seq, ring.rep, message.token_seq, len(message.entries))
             return head + b"".join(_entry(e) for e in message.entries)
+        case _:
+            return control.encode(message)
 
 
 def _processors(processors: tuple[Processor, ...]) -> bytes:
     return b"".join(_PROCESSOR.pack(p.nodeid, p.boot, p.engine) for p in processors)
+
+
+def _join_bytes(message: Join) -> bytes:
+    at = {p: 1 << i for i, p in enumerate(message.proc)}
+    more = tuple(p for p in message.heard if p not in at)
+    rows: dict[Processor, int] = {}
+    for p, q in message.claims:
+        rows[p] = rows.get(p, 0) | at[q]
+    index = {p: i for i, p in enumerate(message.proc)} if rows else {}
+
+    def mask(some: tuple[Processor, ...]) -> bytes:
+        return sum(at.get(p, 0) for p in some).to_bytes(16, "big")
+
+    head = _JOIN.pack(Type.JOIN, message.ring_seq, message.seq, len(message.proc), len(more), len(rows), mask(message.fail),
+                      mask(message.heard), mask(message.choice), mask(message.vouched))
+    claims = [_CLAIMS.pack(index[p], row.to_bytes(16, "big")) for p, row in sorted(rows.items())]
+    return head + _processors(message.proc) + _processors(more) + b"".join(claims)
+
+
+def _beacon_bytes(message: Beacon) -> bytes:
+    ring, members, claims = message.ring, message.members, message.claims
+    head = _BEACON.pack(Type.BEACON, ring.seq, ring.rep, len(members), len(claims), len(message.heard))
+    return (head + struct.pack(f">{len(members)}I", *members) + b"".join(_PAIR.pack(p, q) for p, q in claims)
+            + _processors(message.heard))
 
 
 def _entry(e: Entry) -> bytes:
@@ -171,21 +210,46 @@ def _read_processors(body: bytes, at: int, count: int) -> tuple[Processor, ...]:
 
 
 def _join(body: bytes) -> Join:
-    _type, ring_seq, procs, fails, heards = _JOIN.unpack_from(body)
+    _type, ring_seq, seq, procs, mores, rows, *masks = _JOIN.unpack_from(body)
     size = _PROCESSOR.size
-    require(len(body) == _JOIN.size + (procs + fails + heards) * size, "bad length of a Join")
+    require(len(body) == _JOIN.size + (procs + mores) * size + rows * _CLAIMS.size, "bad length of a Join")
     require(ring_seq < RING_SEQ_MAX, "impossible ring sequence")
     proc = _read_processors(body, _JOIN.size, procs)
-    fail = _read_processors(body, _JOIN.size + procs * size, fails)
-    heard = _read_processors(body, _JOIN.size + (procs + fails) * size, heards)
-    require(bool(proc) and set(fail) < set(proc), "a failed processor that does not take part")
-    return Join(ring_seq, proc, fail, heard)
+    more = _read_processors(body, _JOIN.size + procs * size, mores)
+    fail, heard, choice, vouched = (_of_mask(proc, m) for m in masks)
+    heard = tuple(sorted(heard + more)) if more else heard
+    require(bool(proc) and not set(more) & set(proc), "heard twice")
+    require(bool(choice) and not set(choice) & set(fail), "nobody chosen, or one that has failed")
+    claims: list[Claim] = []
+    at, last = _JOIN.size + (procs + mores) * size, -1
+    for _ in range(rows):
+        index, row = _CLAIMS.unpack_from(body, at)
+        at += _CLAIMS.size
+        others = _of_mask(proc, row)
+        require(last < index < procs and bool(others), "claims out of order, or none")
+        last, p = index, proc[index]
+        require(p not in others, "a claim about itself")
+        claims += [(p, q) for q in others]
+    return Join(ring_seq, seq, proc, fail, heard, choice, vouched, tuple(claims))
+
+
+def _of_mask(proc: tuple[Processor, ...], mask: bytes) -> tuple[Processor, ...]:
+    bits = int.from_bytes(mask, "big")
+    require(bits >> len(proc) == 0, "a mask with more than there is")
+    if bits == (1 << len(proc)) - 1:
+        return proc
+    return tuple(p for i, p in enumerate(proc) if bits >> i & 1) if bits else ()
 
 
 def _beacon(body: bytes) -> Beacon:
-    _type, ring_seq, rep, count = _BEACON.unpack_from(body)
-    require(len(body) == _BEACON.size + count * _PROCESSOR.size, "bad length of a beacon")
-    return Beacon(RingId(ring_seq, rep), _read_processors(body, _BEACON.size, count))
+    _type, ring_seq, rep, count, pairs, heards = _BEACON.unpack_from(body)
+    require(count <= MEMBERS_MAX and pairs <= CLAIMS_MAX, "too many members or claims")
+    at = _BEACON.size + 4 * count
+    require(len(body) == at + pairs * _PAIR.size + heards * _PROCESSOR.size, "bad length of a beacon")
+    members = struct.unpack_from(f">{count}I", body, _BEACON.size)
+    claims = tuple(_PAIR.unpack_from(body, at + i * _PAIR.size) for i in range(pairs))
+    require(all(a < b for a, b in pairwise(members)) and all(a < b for a, b in pairwise(claims)), "out of order")
+    return Beacon(RingId(ring_seq, rep), members, claims, _read_processors(body, at + pairs * _PAIR.size, heards))
 
 
 def _leave(body: bytes) -> Leave:
@@ -230,4 +294,5 @@ _DECODERS: dict[int, Callable[[bytes], Body]] = {
     Type.BEACON: _beacon,
     Type.LEAVE: _leave,
     Type.HURRY: _hurry,
+    **control.DECODERS,
 }

@@ -15,6 +15,7 @@ PATIENT = """
 [totem]
 token_ms = 1500
 consensus_ms = 700
+detect_ms = 500
 [lease]
 lease_ms = 12000
 """

@@ -160,7 +160,7 @@ def make_config(power: PowerSwitch | None, nodes: int = 3) -> ClusterConfig:
         nodes=tuple(NodeConfig(n, f"node{n}", (f"127.0.0.{n}",), fence={"plug": str(n)}) for n in range(1, nodes + 1)),
         key=bytes(range(32)),
         # Twice the defaults: these tests share two cores with others, and a node must not fail by being late.
-        totem=TotemConfig(port=free_port(), token_ms=1200, consensus_ms=600),
+        totem=TotemConfig(port=free_port(), token_ms=1200, consensus_ms=700, detect_ms=500),
         lease=LeaseConfig(lease_ms=10000),
         fencing=FencingConfig(str(power.agent) if power else "", timeout_ms=10000, retry_ms=200),
     )
@@ -315,7 +315,8 @@ def write_config(config: ClusterConfig, folder: Path) -> Path:
     from vcs.config.load import load
 
     lines = ["[cluster]", f'name = "{config.name}"', 'key_file = "key"', "[totem]", f"port = {config.totem.port}"]
-    lines += [f"token_ms = {config.totem.token_ms}", f"consensus_ms = {config.totem.consensus_ms}"]
+    lines += [f"token_ms = {config.totem.token_ms}", f"consensus_ms = {config.totem.consensus_ms}",
+              f"detect_ms = {config.totem.detect_ms}"]
     lines += ["[lease]", f"lease_ms = {config.lease.lease_ms}"]
     for node in config.nodes:
         lines += ["[[node]]", f"id = {node.id}", f'name = "{node.name}"', f'address = "{node.addresses[0]}"']

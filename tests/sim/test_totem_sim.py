@@ -91,13 +91,13 @@ class Cluster:
         return self.world.now - began
 
 
-def test_a_killed_node_costs_token_plus_consensus_and_no_more() -> None:
+def test_a_silent_node_costs_the_detection_time_and_one_rest_of_the_token() -> None:
     for victim in (1, 2, 3):
         c = Cluster()
         left = [n for n in (1, 2, 3) if n != victim]
         c.nodes[victim].crash()
         took = c.until(lambda c=c, left=left: all(len(c.confs[n][-1].members) == 2 for n in left), 3 * SECOND)
-        assert took <= (600 + 300 + 60) * MS, f"{took / MS} ms"
+        assert took <= (250 + 50 + 30) * MS, f"{took / MS} ms"
 
 
 def test_a_clean_leave_costs_milliseconds() -> None:
@@ -158,11 +158,11 @@ def test_t4_who_fails_to_receive_is_excluded_by_the_others() -> None:
 
 
 def test_t10_a_paused_node_drains_before_it_judges() -> None:
-    """Paused for less than the token timeout: no configuration changes, although its own timers have long run out."""
+    """Paused for less than the detection time: no configuration changes, although its own timers have long run out."""
     c = Cluster()
     before = len(c.confs[1])
     c.nodes[2].pause()
-    c.run(500 * MS)
+    c.run(200 * MS)
     c.nodes[2].resume()
     c.run(2 * SECOND)
     assert len(c.confs[1]) == before
@@ -185,7 +185,7 @@ def test_idle_ring_is_quiet_and_still_gives_evidence() -> None:
     c.run(SECOND)
     sent = c.network.sent
     c.run(10 * SECOND)
-    assert (c.network.sent - sent) / 10 <= 3 * 20 + 5, "three hops per 50 ms"
+    assert (c.network.sent - sent) / 10 <= 2 * 3 * 20 + 5, "three hops per 50 ms, each acknowledged"
     assert c.hosts[2].core.core.rotation_ns > c.world.now - 150 * MS
 
 

@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "hold against token, lease and retransmission": (
-        GOOD + "[totem]\ntoken_ms = 100\nhold_ms = 1001\n",
+        GOOD + "[totem]\ntoken_ms = 100\nhold_ms = 1001\ndetect_ms = 50\n",
         [
             "7: totem.token_retransmit_ms: 120 leaves no second try within token_ms (100); set it to at most 50",
             "8: totem.token_ms: 100 is less than five times hold_ms (1001), so an idle ring would look dead; "
@@ -192,9 +192,9 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "a lease that one re-formation could eat": (
-        GOOD + "[lease]\nlease_ms = 4499\n",
-        ["8: lease.lease_ms: 4499 is less than five re-formations (token_ms + consensus_ms = 900), so one lost token could end in a "
-         "reset; set lease_ms to at least 4500"],
+        GOOD + "[lease]\nlease_ms = 4999\n",
+        ["8: lease.lease_ms: 4999 is less than five re-formations (token_ms + consensus_ms = 1000), so one lost token could end in a "
+         "reset; set lease_ms to at least 5000"],
     ),
     "two nodes, both halves quorate": (
         GOOD + "[quorum]\ntwo_node = true\n",
@@ -245,11 +245,14 @@ def test_every_error_at_once_with_line_and_remedy(case: str) -> None:
 @pytest.mark.parametrize(
     ("section", "good", "bad", "key"),
     [
-        ("totem", "token_retransmit_ms = 50\ntoken_ms = 250", "token_retransmit_ms = 50\ntoken_ms = 249", "token_ms"),
+        ("totem", "detect_ms = 50\ntoken_retransmit_ms = 50\ntoken_ms = 250",
+         "detect_ms = 50\ntoken_retransmit_ms = 50\ntoken_ms = 249", "token_ms"),
         ("totem", "token_ms = 600\nhold_ms = 120", "token_ms = 600\nhold_ms = 121", "token_ms"),
-        ("totem", "token_ms = 240\nhold_ms = 10", "token_ms = 239\nhold_ms = 10", "token_retransmit_ms"),
-        ("totem", "join_ms = 150", "join_ms = 151", "join_ms"),
-        ("lease", "lease_ms = 4500", "lease_ms = 4499", "lease_ms"),
+        ("totem", "detect_ms = 50\ntoken_ms = 240\nhold_ms = 10", "detect_ms = 50\ntoken_ms = 239\nhold_ms = 10", "token_retransmit_ms"),
+        ("totem", "join_ms = 200", "join_ms = 201", "join_ms"),
+        ("totem", "detect_ms = 285", "detect_ms = 286", "detect_ms"),
+        ("totem", "detect_ms = 280\ntoken_ms = 560", "detect_ms = 280\ntoken_ms = 559", "detect_ms"),
+        ("lease", "lease_ms = 5000", "lease_ms = 4999", "lease_ms"),
         ("quorum", "expected_votes = 1", "expected_votes = 2", "expected_votes"),
         ("fencing", "retry_max_ms = 1000", "retry_max_ms = 999", "retry_max_ms"),
     ],
@@ -262,7 +265,7 @@ def test_where_a_rule_begins_to_hold(section: str, good: str, bad: str, key: str
 
 def test_an_idle_ring_turns_five_times_within_a_lease() -> None:
     """SAFETY S9, alone: a short lease that every other rule allows."""
-    timing = "[totem]\ntoken_ms = 1000\nconsensus_ms = 200\nhold_ms = {}\n[lease]\nlease_ms = 6000\n"
+    timing = "[totem]\ntoken_ms = 1000\nconsensus_ms = 200\ndetect_ms = 100\nhold_ms = {}\n[lease]\nlease_ms = 6000\n"
     assert config(GOOD + timing.format(200)).totem.hold_ms == 200
     assert config(GOOD + timing.format(200).replace("6000", "600000")).lease.lease_ms == 600000
     found = problems(GOOD + timing.format(1201))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from membership.api import Processor
-from membership.totem import frames, wire
+from membership.totem import control, frames, wire
 from membership.totem.aes import aes_gcm
 from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, PIECE_MAX, RING_SEQ_MAX
 from membership.totem.peers import ReplayWindow
@@ -30,7 +30,24 @@ def ascending(n: int) -> st.SearchStrategy[tuple[Processor, ...]]:
 def joins(draw: st.DrawFn) -> wire.Join:
     proc = draw(st.sets(processors, min_size=1, max_size=12))
     fail = draw(st.sets(st.sampled_from(sorted(proc)), max_size=len(proc) - 1)) if len(proc) > 1 else set()
-    return wire.Join(draw(st.integers(0, RING_SEQ_MAX - 1)), tuple(sorted(proc)), tuple(sorted(fail)), draw(ascending(8)))
+    some = st.sets(st.sampled_from(sorted(proc)), max_size=len(proc)).map(lambda s: tuple(sorted(s)))
+    choice = draw(st.sets(st.sampled_from(sorted(proc - fail)), min_size=1))
+    pairs = draw(st.sets(st.tuples(st.sampled_from(sorted(proc)), st.sampled_from(sorted(proc)))))
+    claims = tuple(sorted(c for c in pairs if c[0] != c[1]))
+    heard = sorted({*draw(ascending(8)), *draw(some)})
+    return wire.Join(draw(st.integers(0, RING_SEQ_MAX - 1)), draw(u64), tuple(sorted(proc)), tuple(sorted(fail)), tuple(heard),
+                     tuple(sorted(choice)), draw(some), claims)
+
+
+@st.composite
+def beacons(draw: st.DrawFn) -> wire.Beacon:
+    claims = draw(st.sets(st.tuples(u32, u32), max_size=6))
+    return wire.Beacon(draw(rings), tuple(sorted(draw(st.sets(u32, max_size=6)))), tuple(sorted(claims)), draw(ascending(8)))
+
+
+nodeids = st.sets(u32, max_size=MEMBERS_MAX).map(lambda s: tuple(sorted(s)))
+controls = (st.builds(control.Probe, u64) | st.builds(control.ProbeAck, u64) | st.builds(control.TokenAck, rings, u64)
+            | st.builds(control.Alarm, u64, nodeids) | st.builds(control.Links, nodeids, st.booleans()))
 
 
 @st.composite
@@ -61,7 +78,7 @@ encapsulated = st.builds(frames.make_encapsulated, rings, u64, u32, regulars)
 large = st.builds(lambda ring, seq, data: frames.make_regular(ring, seq, 1, False, [data]), rings, u64,
                   st.integers(PIECE_MAX, PAYLOAD_MAX - 4).map(lambda n: bytes(range(256)) * (n // 256) + bytes(n % 256)))
 pieces = st.tuples(large, st.randoms()).map(lambda t: wire.decode(t[1].choice(frames.cut(t[0]))))
-bodies = (regulars | encapsulated | tokens() | pieces | joins() | commits() | st.builds(wire.Beacon, rings, ascending(8))
+bodies = (regulars | encapsulated | tokens() | pieces | joins() | commits() | beacons() | controls
           | st.builds(wire.Leave, rings, st.booleans()) | st.builds(wire.Hurry, rings))
 
 
@@ -106,9 +123,10 @@ def test_truncated_and_changed(message: wire.Body, data: st.DataObject) -> None:
 def test_hostile_counts_are_refused() -> None:
     """CVE-2026-35092 of another implementation: the sum of two counts of a Join wraps."""
     me = Processor(1, 1, 1)
-    good = wire.encode(wire.Join(4, (me,), (), ()))
-    for procs, fails in ((0xFFFF, 0xFFFF), (0, 1), (2, 0), (1, 1)):
-        bad = good[:9] + procs.to_bytes(2, "big") + fails.to_bytes(2, "big") + good[13:]
+    good = wire.encode(wire.Join(4, 1, (me,), (), (), (me,), (), ()))
+    assert wire.decode(good)
+    for counts in ((0xFFFF, 0xFFFF, 0), (0, 1, 0), (2, 0, 0), (1, 0, 1), (0, 0, 0xFFFF)):
+        bad = good[:17] + b"".join(n.to_bytes(2, "big") for n in counts) + good[23:]
         with pytest.raises(RemoteError):
             wire.decode(bad)
 

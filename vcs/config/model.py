@@ -25,12 +25,14 @@ class NodeConfig:
 class TotemConfig:
     port: int = 5405
     token_ms: int = 600
-    "Token loss: no token for so long means that somebody failed."
-    consensus_ms: int = 300
-    "A node that does not answer a Join for so long is taken as failed."
+    "Token loss: no token for so long means that somebody failed (a fallback: detect_ms tells who)."
+    consensus_ms: int = 400
+    "A node that answers and does not agree for so long is left behind (a fallback)."
     join_ms: int = 50
     "Resend of an unanswered Join."
     token_retransmit_ms: int = 120
+    detect_ms: int = 250
+    "Silence of a member, with three unanswered asks, after which the others go on without it."
     hold_ms: int = 50
     "An idle ring's token rests so long at the representative. At most lease/5 (SAFETY S9)."
     multicast: tuple[str, ...] = ()

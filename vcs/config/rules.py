@@ -158,6 +158,13 @@ def _check_totem(values: Mapping[str, Values], problems: Problems) -> None:
     if totem["join_ms"] * 2 > totem["consensus_ms"]:
         problems.add(("totem", "join_ms"), f"{totem['join_ms']} leaves no second try within consensus_ms ({totem['consensus_ms']})",
                      f"set it to at most {totem['consensus_ms'] // 2}")
+    detect = totem["detect_ms"]
+    if detect * 2 > token:
+        problems.add(("totem", "detect_ms"), f"{detect} is more than half of token_ms ({token}), so the loss of a token would come first",
+                     f"set it to at most {token // 2}")
+    if detect * 7 > totem["consensus_ms"] * 5:
+        problems.add(("totem", "detect_ms"), f"{detect} and the time to confirm do not fit into consensus_ms ({totem['consensus_ms']})",
+                     f"set it to at most {totem['consensus_ms'] * 5 // 7}")
     worst = token + totem["consensus_ms"]
     if lease < LEASE_REFORMATIONS * worst:
         problems.add(("lease", "lease_ms"), f"{lease} is less than five re-formations (token_ms + consensus_ms = {worst}), "

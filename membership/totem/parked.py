@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Claims that outlive a gathering: who stays outside because some member has no round trip with it, and for how long.
+
+A claim is its maker's alone: it keeps asking, and takes the claim back when the answers have been steady for a while, longer each
+time the same node comes back and fails again (HOLD_MIN_NS, doubled up to HOLD_MAX_NS). Members tell each other what they take back
+(Links), rings tell each other in their beacons. As long as a claim stands between a ring and an outsider, neither acts on what the
+other announces: a link that works in one direction, or for some only, costs one configuration and not one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from membership.api import Processor
+from membership.totem.control import Links
+from membership.totem.core import Core
+from membership.totem.limits import (
+    FORGIVE_NS,
+    HOLD_MAX_NS,
+    HOLD_MIN_NS,
+    HOLD_PROBE_MAX_NS,
+    HOLD_PROBE_MIN_NS,
+    LINKS_QUERY_NS,
+)
+from membership.totem.states import State
+from membership.totem.suspects import Held
+from membership.totem.wire import Beacon
+
+Pair = tuple[int, int]
+
+
+def hold(core: Core, processor: Processor, now: int) -> None:
+    """We have no round trip with ``processor``."""
+    watch = core.watch
+    if processor in watch.held:
+        return
+    strikes, since = watch.strikes.get(processor.nodeid, (0, 0))
+    strikes = strikes + 1 if since and now - since < FORGIVE_NS else 0
+    watch.held[processor] = Held(min(HOLD_MIN_NS << min(strikes, 16), HOLD_MAX_NS), strikes, now + HOLD_PROBE_MIN_NS)
+
+
+def release(core: Core, processor: Processor, now: int) -> None:
+    """The claim is taken back (or void), and the ring is told."""
+    held = core.watch.held.pop(processor, None)
+    if held is None:
+        return
+    core.watch.strikes[processor.nodeid] = (held.strikes, now)
+    core.count("claims_released")
+    if core.state is State.OPERATIONAL:
+        core.send_message(core.ring.others, Links(own(core)))
+
+
+def answered(core: Core, processor: Processor, now: int) -> None:
+    """A round trip with somebody of whom we claim that there is none."""
+    held = core.watch.held[processor]
+    if not held.good_ns:
+        held.good_ns = now
+    if now - held.good_ns >= held.hold_ns:
+        release(core, processor, now)
+    else:
+        held.pause_ns = HOLD_PROBE_MIN_NS
+        held.next_ns = now + HOLD_PROBE_MIN_NS
+
+
+def due(core: Core, now: int) -> list[int]:
+    """Nodes to be asked now because of a claim of ours; each is asked less and less often while it does not answer."""
+    nodeids = []
+    for processor, held in list(core.watch.held.items()):
+        if core.peers[processor.nodeid].current != processor:
+            del core.watch.held[processor]  # another incarnation took the seat: it has its own chance
+            continue
+        if held.next_ns > now:
+            continue
+        if core.watch.clocks[processor.nodeid].asked_ns:
+            held.good_ns = 0
+            held.pause_ns = min(2 * held.pause_ns, HOLD_PROBE_MAX_NS)
+        held.next_ns = now + held.pause_ns
+        nodeids.append(processor.nodeid)
+    return nodeids
+
+
+def own(core: Core) -> tuple[int, ...]:
+    return tuple(sorted({p.nodeid for p in core.watch.held}))
+
+
+def of_ring(core: Core) -> set[Pair]:
+    """The claims of our ring's members about nodes outside, as far as we know them."""
+    claims = {(core.local.nodeid, nodeid) for nodeid in own(core)}
+    for member, nodeids in core.watch.told.items():
+        claims |= {(member, nodeid) for nodeid in nodeids}
+    return claims
+
+
+def _for_beacon(core: Core, now: int) -> tuple[Pair, ...]:
+    """Those about nodes that can hear it: the dead need not be told."""
+    since = now - core.timing.heard
+    return tuple(sorted(c for c in of_ring(core) if c[1] in core.peers and core.peers[c[1]].heard_ns >= since))
+
+
+def beacon(core: Core, now: int) -> Beacon:
+    """What our ring tells those outside."""
+    return Beacon(core.ring.id, core.ring.nodeids, _for_beacon(core, now), core.heard(now))
+
+
+def worthwhile(core: Core, nodeid: int, members: tuple[int, ...], claims: Iterable[Pair], now: int) -> bool:
+    """Whether a gathering with the outsider ``nodeid``, of the ring of ``members``, can end in a ring larger than both.
+
+    That is if it can be added to our ring, or we to its. The largest ring grows with each such step, so the steps end.
+    """
+    known = of_ring(core) | set(claims)
+    apart = known | {(q, p) for p, q in known}
+    ours = core.ring.nodeids
+    if not any((nodeid, m) in apart for m in ours):
+        if len(ours) + 1 > len(members):
+            return True
+    else:
+        _verify(core, nodeid, now)
+    return len(members) + 1 > len(ours) and not any((core.local.nodeid, m) in apart for m in members)
+
+
+def _verify(core: Core, nodeid: int, now: int) -> None:
+    """What a member told once may have changed, and the word been lost: ask it, now and then."""
+    watch = core.watch
+    makers = tuple(m for m, nodeids in sorted(watch.told.items()) if nodeid in nodeids)
+    if makers and now - watch.verified_ns >= LINKS_QUERY_NS:
+        watch.verified_ns = now
+        core.send_message(makers, Links(own(core), reply=True))
+    held = next((h for p, h in watch.held.items() if p.nodeid == nodeid), None)
+    if held is not None and not held.good_ns and held.pause_ns > HOLD_PROBE_MIN_NS:
+        held.pause_ns = HOLD_PROBE_MIN_NS  # it speaks: perhaps it hears us again
+        held.next_ns = now
+
+
+def on_links(core: Core, sender: Processor, message: Links, _now: int) -> None:
+    if core.ring.by_id.get(sender.nodeid) != sender:
+        core.count("foreign")
+        return
+    core.watch.told[sender.nodeid] = frozenset(message.nodeids)
+    if message.reply:
+        core.send_message((sender.nodeid,), Links(own(core)))
+
+
+def installed(core: Core, now: int) -> None:
+    """A ring is installed: what was claimed about members is void, what members claimed about others is remembered."""
+    ring = core.ring
+    for processor in [p for p in core.watch.held if ring.by_id.get(p.nodeid) == p]:
+        held = core.watch.held.pop(processor)
+        core.watch.strikes[processor.nodeid] = (held.strikes, now)
+    told: dict[int, set[int]] = {}
+    for p, q in core.claims:
+        if p != core.local and ring.by_id.get(p.nodeid) == p and q.nodeid not in ring.by_id:
+            told.setdefault(p.nodeid, set()).add(q.nodeid)
+    core.watch.told = {member: frozenset(nodeids) for member, nodeids in told.items()}
+    core.claims.clear()
+    core.vouched.clear()
