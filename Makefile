@@ -101,10 +101,10 @@ man-table: venv ## put the table of all keys into docs/man/cluster.toml.5.md
 
 # --- simulation -------------------------------------------------------------------------------------------------------
 .PHONY: sim sim-canaries
-N ?= 2000
+SECONDS ?= 480
 SEED ?= 1
-sim: venv ## the cluster in one process, from seeds: N=2000 SEED=1; a failing seed prints its replay
-	@$(PY) -m tests.sim.run --seed $(SEED) --count $(N) $(if $(filter 1,$(N)),--trace)
+sim: venv ## as many seeds as fit in SECONDS=480, at least 1000; N=5000 so many; N=1 SEED=7 one with its log (LAYER=engine)
+	@$(PY) -m tests.sim.batch --seed $(SEED) --seconds $(SECONDS) $(if $(N),--count $(N)) $(if $(LAYER),--layer $(LAYER)) $(if $(filter 1,$(N)),--trace)
 
 sim-canaries: venv ## break each rule on purpose: the checkers must catch it
 	@$(PY) -m tests.sim.canaries

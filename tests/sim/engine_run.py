@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
 
 from membership.api import Processor
@@ -60,9 +61,10 @@ class Recording:
 class Live:
     """The liveness phase on a stage."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, live_ns: int = LIVE_NS) -> None:
         self.stage = stage
         self.world = stage.world
+        self.live_ns = live_ns
         self.measures: list[tuple[str, int]] = []
 
     def run(self, frozen: Frozen) -> None:
@@ -72,13 +74,13 @@ class Live:
         began = world.now
         last: list[bytes] = []
         while True:
-            if not self._until(lambda: self._whole(core), began + LIVE_NS - world.now):
+            if not self._until(lambda: self._whole(core), began + self.live_ns - world.now):
                 self._stuck("L1", "the core is not together")
             self.measures.append(("together", world.now - began))
             rings = self._rings(core)
             last = [stage.do_submit(n, 60, safe) for n in core for safe in (False, True)]
             # Either this ring carries all that is submitted from now on, and stays; or it was about to end, which is no fault yet.
-            if self._until(lambda: self._all_told(core, last) or self._rings(core) != rings, LIVE_NS):  # noqa: B023
+            if self._until(lambda: self._all_told(core, last) or self._rings(core) != rings, self.live_ns):  # noqa: B023
                 self._until(lambda: self._rings(core) != rings, STAY_NS)  # noqa: B023
                 if self._rings(core) == rings:
                     break
@@ -181,4 +183,6 @@ def run_plan(seed: int | str, canary: Canary | None = None, plan: Plan | None = 
             run.run()
     except Violation as v:
         violation = str(v)
+    except Exception:
+        violation = f"crash: {traceback.format_exc()}"
     return run.result(violation), run

@@ -13,7 +13,7 @@ from tests.sim.run import run
 @pytest.mark.parametrize("seed", range(1, 13))
 def test_seed(seed: int, layer: str) -> None:
     outcome = run(seed, layer=layer)
-    replay = f"python -m tests.sim.run --layer {layer} --seed {seed} --count 1 --trace"
+    replay = f"make sim N=1 LAYER={layer} SEED={seed}"
     assert outcome.ok, f"{outcome.name}: {outcome.detail}\nreplay: {replay}"
 
 

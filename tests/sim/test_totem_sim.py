@@ -19,7 +19,7 @@ CANARY_SEEDS = 500
 def test_seeds(block: int) -> None:
     for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
         result = run_engine_seed(seed)
-        assert result.ok, f"seed {seed}: {result.violation}\npython -m tests.sim.run --layer engine --count 1 --seed {seed}"
+        assert result.ok, f"seed {seed}: {result.violation}\nmake sim N=1 LAYER=engine SEED={seed}"
 
 
 def test_a_seed_is_a_run() -> None:
