@@ -81,6 +81,8 @@ DRIVERS: dict[str, str] = {
     "membership/totem/driver.py": "sockets, clock and tasks of the engine",
     "membership/totem/guardian.py": "the child that tells of our death",
     "membership/totem/last_gasp.py": "that child",
+    "membership/totem/linkset.py": "the sockets of all links",
+    "membership/totem/linkwatch.py": "the kernel's word about our own links",
     "membership/totem/sockets.py": "the sockets of one link",
     "membership/totem/ringseq.py": "the file that keeps the ring sequence",
 }

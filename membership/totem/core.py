@@ -34,6 +34,8 @@ class Send(NamedTuple):
     data: bytes
     link: int = 0
     "Over which link: an index into every node's addresses."
+    spread: bool = False
+    "The first sending of an ordered frame: it may go by multicast, and in the largest segments."
 
 
 class Persist(NamedTuple):
@@ -70,6 +72,8 @@ class CoreConfig:
     "What was persisted; 0 when there is nothing to read."
     links: int = 1
     "How many addresses each node has."
+    multicast: bool = False
+    "Ordered frames go by multicast."
 
 
 class Forming:
@@ -118,7 +122,7 @@ class Core:
         "Highest one that anybody told."
         self.peers = {n: Peer(n) for n in config.nodes if n != config.local.nodeid}
         self.everybody = tuple(self.peers)
-        self.links = LinkTable(self.everybody, config.links)
+        self.links = LinkTable(self.everybody, config.links, config.multicast)
         self.arrived_on = 0
         "Link of the datagram that is being handled: an answer goes back the same way."
         self.queue = SendQueue()
@@ -160,9 +164,9 @@ class Core:
 
     # --- small verbs --------------------------------------------------------------------------------------------------------
 
-    def send(self, to: tuple[int, ...], body: bytes, every_link: bool = False, link: int = -1) -> None:
+    def send(self, to: tuple[int, ...], body: bytes, every_link: bool = False, link: int = -1, spread: bool = False) -> None:
         """Seal once and send to each of ``to``: over its best link, over every link (the receiver takes the first copy), or over
-        ``link``."""
+        ``link``. ``spread``: see Send."""
         if not to:
             return
         data = self.sealer.seal(body)
@@ -172,9 +176,11 @@ class Core:
         elif every_link:
             self.out.extend(Send(to, data, i) for i in range(links.count))
         elif links.common >= 0:
-            self.out.append(Send(to, data, links.common))
+            self.out.append(Send(to, data, links.common, spread))
         else:
-            self.out.extend(Send(peers, data, i) for i, peers in links.route(to))
+            self.out.extend(Send(peers, data, i, spread) for i, peers in links.route(to))
+        if spread:
+            links.frames += 1
 
     def send_message(self, to: tuple[int, ...], message: Body, every_link: bool = False, link: int = -1) -> None:
         self.send(to, encode(message), every_link, link)

@@ -17,15 +17,14 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from membership.api import Engine, EngineContext, Order
-from membership.totem import segment
 from membership.totem.aes import AesGcm
 from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
 from membership.totem.guardian import Guardian, Target
 from membership.totem.limits import MESSAGE_MAX, RING_SEQ_RESERVE, Timing
+from membership.totem.linkset import LinkSet
 from membership.totem.ringseq import RingSeqFile
 from membership.totem.seal import Sealer
-from membership.totem.sockets import Address, LinkSocket, path_payload, resolve, speaker
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, VcsError
 
@@ -53,11 +52,7 @@ class TotemEngine(Engine):
         self._context = context
         self._own = own
         self._config = config
-        self._links: list[LinkSocket] = []
-        self._addresses: list[dict[int, Address]] = []
-        "Per link: the socket address of every other node."
-        self._known: frozenset[int] = frozenset()
-        self._assembler = segment.Assembler()
+        self._links: LinkSet | None = None
         self._file = RingSeqFile(os.path.join(context.state_dir, "ring_seq"))
         self._disk = ThreadPoolExecutor(1, "ring-seq")
         self._reserved = 0
@@ -86,11 +81,11 @@ class TotemEngine(Engine):
         config = self._config
         nodes = tuple(sorted(n.id for n in config.nodes))
         links = len(self._own.addresses)
-        self._core = TotemCore(
-            CoreConfig(self._context.local, nodes, Timing.of(config.totem), stored, links), self._sealer)
+        core = self._core = TotemCore(
+            CoreConfig(self._context.local, nodes, Timing.of(config.totem), stored, links, bool(config.totem.multicast)), self._sealer)
         try:
-            self._open_links(config)
-            self._call(self._core.start(_now()))
+            self._links = LinkSet(self._own, config, core.core.links, self._readable, self._frame, self._hinted)
+            self._call(core.start(_now()))
             if self._storing is not None:
                 await self._storing
         except VcsError:
@@ -99,7 +94,7 @@ class TotemEngine(Engine):
         self._starting = False
         self._guardian = Guardian(self._context.note)
         self._inform_guardian()
-        self._listen(True)
+        self._links.listen(True)
         self._rearm()
 
     async def leave(self) -> None:
@@ -130,83 +125,31 @@ class TotemEngine(Engine):
     def status(self) -> dict[str, object]:
         if self._core is None:
             return {"state": "stopped"}
-        counters = sum((link.counters for link in self._links), self._assembler.counters)
-        return {**self._core.status(), "io": dict(sorted(counters.items()))}
+        return {**self._core.status(), "io": self._links.status() if self._links is not None else {}}
 
-    # --- links --------------------------------------------------------------------------------------------------------------
-
-    def _open_links(self, config: ClusterConfig) -> None:
-        port = config.totem.port
-        several = len(self._own.addresses) > 1
-        for index, address in enumerate(self._own.addresses):
-            self._links.append(LinkSocket(index, address, port, self._assembler, may_be_absent=several))
-        others = [n for n in config.nodes if n.id != self._own.id]
-        self._known = frozenset(n.id for n in others)
-        self._addresses = [
-            {n.id: resolve(n.addresses[link.index], port)[1] for n in others if link.index < len(n.addresses)} for link in self._links
-        ]
-        for link in self._links:
-            for nodeid in self._addresses[link.index]:
-                self._measure(nodeid, link)
-
-    def _measure(self, nodeid: int, link: LinkSocket) -> None:
-        """Ask the kernel how large a datagram to ``nodeid`` may be."""
-        core = self._core
-        if core is not None:
-            size = path_payload(self._addresses[link.index][nodeid], link.family)
-            if size:
-                self._call(core.hint(nodeid, "mtu", link.index, _now(), size))
-
-    def _inform_guardian(self) -> None:
-        if self._guardian is not None and self._core is not None:
-            targets: list[Target] = [(i, address) for i, peers in enumerate(self._addresses) for address in peers.values()]
-            self._guardian.tell(self._core.last_gasp(), [speaker(link.address) for link in self._links], targets)
-
-    def _listen(self, on: bool) -> None:
-        """Be told, or not, of frames that wait."""
-        if self._loop is not None:
-            for link in self._links:
-                for sock in link.readers:
-                    if on:
-                        self._loop.add_reader(sock.fileno(), self._readable)
-                    else:
-                        with contextlib.suppress(ValueError):
-                            self._loop.remove_reader(sock.fileno())
+    # --- frames -------------------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        self._drain()
+        if self._links is not None:
+            self._links.drain()
         self._rearm()
-
-    def _drain(self) -> bool:
-        """Hand over what waits. False: more may wait."""
-        done = True
-        for link in self._links:
-            if self._closed or self._storing is not None:
-                return True
-            done = link.receive(self._frame, self._known) and done
-            if link.hints:
-                self._tell_hints(link)
-        return done
 
     def _frame(self, frame: bytes | memoryview, link: int) -> None:
         core = self._core
         if core is not None and not self._closed:
             self._call(core.datagram(frame, _now(), link))
 
-    def _tell_hints(self, link: LinkSocket) -> None:
-        hints, link.hints = link.hints, []
+    def _hinted(self, nodeid: int, what: str, link: int, value: int) -> None:
         core = self._core
-        if core is None or self._closed:
-            return
-        peers = {address[0]: nodeid for nodeid, address in self._addresses[link.index].items()}
-        for hint in hints:
-            nodeid = peers.get(hint.address)
-            if nodeid is None:
-                continue
-            if hint.what == "mtu":
-                self._measure(nodeid, link)  # what the kernel made of the message, which may have been forged
-            else:
-                self._call(core.hint(nodeid, hint.what, link.index, _now(), hint.value))
+        if core is not None and not self._closed:
+            self._call(core.hint(nodeid, what, link, _now(), value))
+            self._rearm()
+
+    def _inform_guardian(self) -> None:
+        links, core = self._links, self._core
+        if self._guardian is not None and core is not None and links is not None:
+            targets: list[Target] = [(i, address) for i, peers in enumerate(links.addresses) for address in peers.values()]
+            self._guardian.tell(core.last_gasp(), links.speakers(), targets)
 
     # --- time ---------------------------------------------------------------------------------------------------------------
 
@@ -216,7 +159,7 @@ class TotemEngine(Engine):
         if core is None or self._closed or self._storing is not None:
             return
         for _ in range(DRAIN_ROUNDS):
-            if self._drain():
+            if self._links is None or self._links.drain():
                 break
         if not self._closed:
             self._call(core.tick(_now()))
@@ -256,7 +199,8 @@ class TotemEngine(Engine):
     def _execute(self, effect: Effect) -> None:
         match effect:
             case Send():
-                self._send(effect)
+                if self._links is not None:
+                    self._links.send(effect)
             case Deliver():
                 self._context.sink(effect.event)
             case DeliverMessages():
@@ -268,41 +212,13 @@ class TotemEngine(Engine):
             case Note():
                 self._context.note(effect.name, effect.fields)
 
-    def _send(self, effect: Send) -> None:
-        core = self._core
-        if core is None or effect.link >= len(self._links):
-            return
-        link, data = self._links[effect.link], effect.data
-        addresses, paths = self._addresses[effect.link], core.core.links.paths
-        batches, cut_for = [(data, len(data))], len(data)
-        for nodeid in effect.to:
-            address = addresses.get(nodeid)
-            if address is None:
-                continue
-            limit = min(paths[nodeid][effect.link].limit, len(data))
-            if limit != cut_for:
-                batches, cut_for = segment.cut(data, limit), limit
-            if not link.send(batches, address):
-                self._send_smaller(link, nodeid, address, data)
-        if link.hints:
-            self._tell_hints(link)
-
-    def _send_smaller(self, link: LinkSocket, nodeid: int, address: Address, data: bytes) -> None:
-        """The path has become smaller than we thought: the kernel knows by how much."""
-        core = self._core
-        assert core is not None
-        self._measure(nodeid, link)
-        limit = core.core.links.paths[nodeid][link.index].limit
-        if limit < len(data) and not link.send(segment.cut(data, limit), address):
-            link.counters["send_too_large"] += 1
-
     # --- the disk -----------------------------------------------------------------------------------------------------------
 
     def _persist(self, ring_seq: int) -> None:
         """Go on only when ``ring_seq`` is on the disk. It nearly always is, because ranges are reserved ahead."""
-        assert self._loop is not None
+        assert self._loop is not None and self._links is not None
         if ring_seq > self._reserved:
-            self._listen(False)
+            self._links.listen(False)
             self._storing = self._loop.create_task(self._store(ring_seq + RING_SEQ_RESERVE))
             self._storing.add_done_callback(self._stored)
         elif ring_seq > self._reserved - RING_SEQ_RESERVE // 2 and not self._reserving:
@@ -333,8 +249,8 @@ class TotemEngine(Engine):
         finally:
             self._storing = None
         self._reserved = max(self._reserved, upto)
-        if not self._closed:
-            self._listen(True)
+        if not self._closed and self._links is not None:
+            self._links.listen(True)
             self._call([])
             self._rearm()
 
@@ -352,8 +268,7 @@ class TotemEngine(Engine):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._listen(False)
-        for link in self._links:
-            link.close()
-        self._links.clear()
+        if self._links is not None:
+            self._links.close()
+            self._links = None
         self._disk.shutdown(wait=False)

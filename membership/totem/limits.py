@@ -75,6 +75,15 @@ AEAD_CACHE_MAX = 256
 DATAGRAM_MAX = 65535
 SEGMENT_PAYLOAD_MIN = 512
 "A path that takes smaller UDP payloads than this is not used: IPv4 asks every host for 576 bytes with headers."
+SMALL_SEGMENT = 1232
+"""Payload bytes of a segment that every IPv6 path and nearly every IPv4 path takes. Whatever is not the first sending of an ordered
+frame goes in segments of this size, so what repairs and what forms rings passes where large ones vanish unseen."""
+STEPS_DOWN = (1452, SMALL_SEGMENT, 972, SEGMENT_PAYLOAD_MIN)
+"Sizes that are tried on a path where large segments vanish and nobody says so."
+LOST_SAMPLE = 8
+"Frames that a peer missed before it is asked whether nearly all of them are lost."
+REMEASURE_S = 60.0
+"How often the size of every path is asked for again, and a path that was stepped down is tried with larger segments."
 PENDING_FRAMES_MAX = 4
 "Frames of one sender whose segments have come in part."
 GREET_INTERVAL_NS = 20_000_000

@@ -17,7 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from membership.totem.limits import DATAGRAM_MAX, LINK_RETURN_MAX_NS, LINK_RETURN_NS, SEGMENT_PAYLOAD_MIN
+from membership.totem.limits import (
+    DATAGRAM_MAX,
+    LINK_RETURN_MAX_NS,
+    LINK_RETURN_NS,
+    LOST_SAMPLE,
+    SEGMENT_PAYLOAD_MIN,
+    SMALL_SEGMENT,
+    STEPS_DOWN,
+)
 
 NEVER = -(1 << 62)
 FOLLOW_FRAMES = 3
@@ -29,15 +37,23 @@ LOST_ASKS = 2
 class Path:
     """One peer over one link."""
 
-    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "counter", "heard_ns", "limit", "row", "rttvar_ns",
-                 "srtt_ns", "steady_ns", "waiting")
+    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "ceiling", "counter", "heard_ns", "kernel", "limit",
+                 "lost", "lost_large", "row", "rttvar_ns", "sent_mark", "srtt_ns", "steady_ns", "waiting")
 
     def __init__(self) -> None:
         self.counter = 0
         "Highest frame counter of the peer seen on this link: copies and replays prove nothing."
         self.heard_ns = NEVER
         self.limit = DATAGRAM_MAX
-        "The largest datagram that passes, UDP payload in bytes; longer frames go in segments."
+        "The largest datagram that passes, UDP payload in bytes; longer frames go in segments. The lower one of"
+        self.kernel = DATAGRAM_MAX
+        "what the kernel believes,"
+        self.ceiling = DATAGRAM_MAX
+        "and what has passed where the kernel knows no better."
+        self.lost = 0
+        self.lost_large = 0
+        "Frames, and those among them longer than SMALL_SEGMENT, that the peer missed since ``sent_mark``."
+        self.sent_mark = 0
         self.row = 0
         "Fresh frames here since the last one on another link."
         self.asked = 0
@@ -55,6 +71,9 @@ class Path:
         self.steady_ns = LINK_RETURN_NS
         "How long it must answer before it is preferred again."
 
+    def set_limit(self) -> None:
+        self.limit = max(min(self.kernel, self.ceiling), SEGMENT_PAYLOAD_MIN)
+
     def measured(self, rtt_ns: int) -> None:
         """RFC 6298, section 2."""
         if not self.srtt_ns:
@@ -67,8 +86,14 @@ class Path:
 class LinkTable:
     """The links of one node to its peers."""
 
-    def __init__(self, peers: Iterable[int], count: int) -> None:
+    def __init__(self, peers: Iterable[int], count: int, multicast: bool = False) -> None:
         self.count = count
+        self.multicast = multicast
+        self.deaf: set[int] = set()
+        "Peers that multicast does not reach."
+        self.frames = 0
+        "Ordered frames that went to all."
+        self.steps = 0
         self.down: set[int] = set()
         "Links whose own end is down."
         self.paths: dict[int, tuple[Path, ...]] = {}
@@ -87,6 +112,7 @@ class LinkTable:
     def remove(self, nodeid: int) -> None:
         self.paths.pop(nodeid, None)
         self.best.pop(nodeid, None)
+        self.deaf.discard(nodeid)
         self._summarise()
 
     def forget(self, nodeid: int) -> None:
@@ -165,9 +191,40 @@ class LinkTable:
             self._move(nodeid, link)
 
     def mtu(self, nodeid: int, link: int, size: int) -> None:
-        """The kernel says how many bytes a datagram to the peer may have."""
-        if nodeid in self.paths and link < self.count:
-            self.paths[nodeid][link].limit = max(size, SEGMENT_PAYLOAD_MIN)
+        """The kernel says, now and from time to time, how many bytes a datagram to the peer may have. What was given up because
+        nothing came through is tried again."""
+        if nodeid not in self.paths or link >= self.count:
+            return
+        path = self.paths[nodeid][link]
+        path.kernel = size
+        if path.ceiling < DATAGRAM_MAX:
+            path.ceiling = min((s for s in STEPS_DOWN if s > path.ceiling), default=DATAGRAM_MAX)
+        path.set_limit()
+        self.deaf.discard(nodeid)
+
+    def lost(self, nodeid: int, size: int) -> None:
+        """The peer has missed a frame of ``size`` bytes, which was not the fault of chance if it misses nearly all of them: multicast
+        does not reach it, or large segments vanish on the way and nobody says so (a black hole)."""
+        paths = self.paths.get(nodeid)
+        if paths is None:
+            return
+        path = paths[self.best[nodeid]]
+        if not path.lost:
+            path.sent_mark, path.lost_large = self.frames - 1, 0
+        path.lost += 1
+        path.lost_large += size > SMALL_SEGMENT
+        if path.lost < LOST_SAMPLE:
+            return
+        sent, lost, large = self.frames - path.sent_mark, path.lost, path.lost_large
+        path.lost = 0
+        if lost * 2 < sent:
+            return
+        if self.multicast and nodeid not in self.deaf:
+            self.deaf.add(nodeid)
+        elif large * 2 >= lost:
+            path.ceiling = max((s for s in STEPS_DOWN if s < path.limit), default=SEGMENT_PAYLOAD_MIN)
+            path.set_limit()
+            self.steps += 1
 
     def own_end(self, link: int, up: bool, now: int) -> None:
         """The kernel says that our own end of ``link`` is up or down."""

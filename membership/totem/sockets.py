@@ -99,13 +99,24 @@ def speaker(address: str) -> socket.socket:
     return sock
 
 
-def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
+def _set(sock: socket.socket, level: int, option: int, value: int | bytes) -> bool:
     """False: this kernel does not have or allow it, and there is a way without."""
     try:
         sock.setsockopt(level, option, value)
     except OSError:
         return False
     return True
+
+
+def interface_of(address: str) -> int:
+    """Index of the interface that has this IPv6 address. Raises OSError."""
+    wanted = socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex()
+    with open("/proc/net/if_inet6", encoding="ascii") as file:
+        for line in file:
+            found, index = line.split()[:2]
+            if found == wanted:
+                return int(index, 16)
+    raise OSError(errno.EADDRNOTAVAIL, f"no interface has {address}")
 
 
 def path_payload(address: Address, family: int) -> int:
@@ -135,6 +146,9 @@ class LinkSocket:
         self.counters: Counter[str] = Counter()
         self.hints: list[Hint] = []
         "What the error queue told and nobody has fetched yet."
+        self.group: Address | None = None
+        "Where a frame for all goes by multicast."
+        self._member: tuple[socket.socket, int, int, bytes] | None = None
         self._assembler = assembler
         self._buffer = bytearray(DATAGRAM_MAX + 1)
         self._view = memoryview(self._buffer)
@@ -146,6 +160,41 @@ class LinkSocket:
     def close(self) -> None:
         for sock in self.readers:
             sock.close()
+
+    def join(self, group: str, port: int) -> None:
+        """Take part in a multicast group. Raises VcsError."""
+        family, bound = resolve(group, port)
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if not _set(sock, socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES):
+                _set(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            _set(sock, SOL_UDP, UDP_GRO, 1)
+            sock.bind(bound)
+            if family == socket.AF_INET:
+                own = socket.inet_aton(self.address)
+                self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own)
+                self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+                self._member = sock, socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + own
+            else:
+                index = interface_of(self.address)
+                self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+                self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+                self._member = (sock, socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP,
+                                socket.inet_pton(family, group.partition("%")[0]) + index.to_bytes(4, sys.byteorder))
+            sock.setsockopt(*self._member[1:])
+        except OSError as e:
+            sock.close()
+            raise VcsError(f"cannot join the multicast group {group} at {self.address}: {e.strerror}",
+                           "is the interface up, and does it do multicast? Without [totem] multicast none is needed") from e
+        self.group = bound
+        # Drained first: what was sent to all before the token was passed on should be here before the token.
+        self.readers.insert(0, sock)
+
+    def rejoin(self) -> None:
+        """The interface was away: the kernel may have forgotten that we are in the group."""
+        if self._member is not None:
+            _set(self._member[0], *self._member[1:3], self._member[3])
 
     # --- out ----------------------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def visit(core: Core, ring: Ring, token: Token, now: int, backlog: Callable[[], 
         token.rest_at = ring.local.nodeid
     later = _ahead(frames, ahead)
     for frame in frames[:later]:
-        core.send(ring.others, frame.body)
+        core.send(ring.others, frame.body, spread=True)
 
     _ask(ring, token, now)
     _acknowledge(ring, token)
@@ -82,7 +82,7 @@ def visit(core: Core, ring: Ring, token: Token, now: int, backlog: Callable[[], 
     token.token_seq += 1
     pass_on(core, ring, token, now)
     for frame in frames[later:]:
-        core.send(ring.others, frame.body)
+        core.send(ring.others, frame.body, spread=True)
     return safe
 
 
@@ -141,6 +141,8 @@ def _serve(core: Core, ring: Ring, token: Token, room: int) -> int:
                 core.send(tuple(who), piece, every_link=True)
         else:
             core.send(tuple(who), frame.body)
+        for nodeid in who:
+            core.links.lost(nodeid, len(frame.body))
         served.add(seq)
         sent += flow.units(len(frame.body))
     core.counters["repaired"] += len(served)
