@@ -22,8 +22,11 @@ WORK_MAX = 1500
 Claim = tuple[Processor, Processor]
 
 
-def share(processors: Sequence[Processor], claims: Iterable[Claim], who: Processor) -> tuple[Processor, ...]:
-    """The part of ``processors`` (ascending) that ``who`` belongs to. Two incarnations of one node are never together."""
+def share(processors: Sequence[Processor], claims: Iterable[Claim], who: Processor) -> tuple[tuple[Processor, ...], bool]:
+    """The part of ``processors`` (ascending) that ``who`` belongs to, and whether it is the first and largest.
+
+    Two incarnations of one node are never together.
+    """
     at = {p: i for i, p in enumerate(processors)}
     conflicts = [0] * len(processors)
     for p, q in claims:
@@ -38,10 +41,12 @@ def share(processors: Sequence[Processor], claims: Iterable[Claim], who: Process
                     conflicts[j] |= 1 << i
     rest = (1 << len(processors)) - 1
     mine = 1 << at[who]
+    first = True
     while True:
         part = largest(rest, conflicts)
         if part & mine:
-            return tuple(p for i, p in enumerate(processors) if part >> i & 1)
+            return tuple(p for i, p in enumerate(processors) if part >> i & 1), first
+        first = False
         rest &= ~part
 
 

@@ -134,23 +134,7 @@ class Core:
         self.ring_heard_ns = -(1 << 62)
         "When the token of the installed ring last proved that all members hear each other."
         self.forming: Forming | None = None
-        # gathering; both only grow until a ring is installed
-        self.proc: set[Processor] = {config.local}
-        self.fail: set[Processor] = set()
-        self.claims: set[Claim] = set()
-        "Who has no round trip with whom, by the word of one of the two."
-        self.vouched: set[Processor] = set()
-        "Of those that somebody claims not to reach: who has been heard in this gathering."
-        self.choice: tuple[Processor, ...] = (config.local,)
-        "With whom we are ready to form a ring."
-        self.joins: dict[Processor, tuple[int, tuple[Processor, ...]]] = {}
-        "What others told in this gathering: number of their last Join and their choice."
-        self.join_seq = 0
-        "Number of our last Join; one more for each that says something new."
-        self.join_due = False
-        "It has not been sent to everybody yet."
-        self.join_ns = -(1 << 62)
-        self.join_pause_ns = 0
+        self._gathering()
         self.watch = Watch(self.everybody)
         self.attempt = NO_RING
         self.obligations = 0
@@ -161,6 +145,30 @@ class Core:
         self.counters: Counter[str] = Counter()
         self.raised: list[Event] = []
         self.out: list[Effect] = []
+
+    def _gathering(self) -> None:
+        """What this node knows and thinks while it gathers."""
+        # the sets only grow until a ring is installed
+        self.proc: set[Processor] = {self.local}
+        self.fail: set[Processor] = set()
+        self.claims: set[Claim] = set()
+        "Who has no round trip with whom, by the word of one of the two."
+        self.vouched: set[Processor] = set()
+        "Of those that somebody claims not to reach: who has been heard in this gathering."
+        self.choice: tuple[Processor, ...] = (self.local,)
+        "With whom we are ready to form a ring,"
+        self.chosen_first = True
+        "whether that is the largest of the rings that will be,"
+        self.chosen_ns = 0
+        "and since when."
+        self.joins: dict[Processor, tuple[int, tuple[Processor, ...]]] = {}
+        "What others told in this gathering: number of their last Join and their choice."
+        self.join_seq = 0
+        "Number of our last Join; one more for each that says something new."
+        self.join_due = False
+        "It has not been sent to everybody yet."
+        self.join_ns = -(1 << 62)
+        self.join_pause_ns = 0
 
     # --- small verbs --------------------------------------------------------------------------------------------------------
 

@@ -69,9 +69,10 @@ def decide(core: Core, now: int) -> None:
     claimed = {q for _p, q in core.claims}.intersection(alive) - core.vouched - {core.local}
     core.vouched |= {q for q in claimed if q in core.joins or watch.vouches(core, q, now)}
     absent = claimed - core.vouched
-    choice = clique.share([p for p in alive if p not in absent], core.claims, core.local)
+    choice, core.chosen_first = clique.share([p for p in alive if p not in absent], core.claims, core.local)
     if choice != core.choice:
         core.choice = choice
+        core.chosen_ns = now
         core.join_seq += 1
         core.cancel(Event.COMMIT_WAIT)
         core.arm(Event.CONSENSUS_TIMER, now + core.timing.consensus)
@@ -89,6 +90,8 @@ def evaluate(core: Core, now: int) -> None:
     """Called after every change of what is known, so that a lone node needs no echo of its own Join."""
     if not agreed(core):
         return
+    if not core.chosen_first and now - core.chosen_ns < JOIN_AGAIN_NS:
+        return  # left outside: those who left us may not know everything yet
     core.cancel(Event.CONSENSUS_TIMER)
     if core.choice[0] == core.local:
         core.raise_(Event.CONSENSUS)
@@ -181,7 +184,7 @@ def beacon_operational(core: Core, sender: Processor, beacon: Beacon, now: int) 
     if core.ring.by_id.get(sender.nodeid) == sender:
         if beacon.ring.seq > core.ring.id.seq:
             enter(core, now, f"node {sender.nodeid} is in a later ring")
-    elif parked.worthwhile(core, sender.nodeid, beacon.members, beacon.claims, now):
+    elif parked.heard_beacon(core, sender.nodeid, beacon, now):
         former = [p for p in core.ring.members if p.nodeid == sender.nodeid]
         core.health(sender.nodeid, "returned")
         enter(core, now, f"node {sender.nodeid} is near", [sender], former)
@@ -193,8 +196,7 @@ def beacon_gather(core: Core, sender: Processor, beacon: Beacon, now: int) -> No
     """One more takes part; unless its ring and we cannot be together, which it says so: then it is not waited for."""
     if sender not in core.proc and len(core.proc) >= PROCESSORS_MAX:
         return
-    me = core.local.nodeid
-    apart = any(me == q and p in beacon.members for p, q in beacon.claims)
+    apart = any(q == core.local.nodeid for q, _mask in beacon.apart)
     former = [p for p in core.proc if p.nodeid == sender.nodeid and p != sender]
     claims = [(sender, core.local)] if apart else []
     if sender not in core.proc or not core.claims.issuperset(claims):
@@ -262,6 +264,8 @@ def resend_join(core: Core, _sender: object, _message: object, now: int) -> None
     core.join_ns = now
     core.arm(Event.JOIN_TIMER, now + min(core.join_pause_ns, core.timing.join))
     core.join_pause_ns *= 2
+    if not core.chosen_first:
+        evaluate(core, now)
 
 
 def _owed(core: Core, p: Processor) -> bool:

@@ -126,8 +126,8 @@ JOIN_SPACING_NS = 3_000_000
 "Shortest time between two Joins of ours: what becomes known meanwhile goes out together."
 JOIN_AGAIN_NS = 20_000_000
 "First pause before a Join is sent again to who does not agree; doubled up to ``join_ms``."
-CLAIMS_MAX = MEMBERS_MAX * MEMBERS_MAX
-"Pairs in a beacon."
+SETTLE_NS = 400_000_000
+"Claims between two rings must have stood still for so long before the rings try to meet in spite of them."
 LEAVE_COPIES = 3
 "A Leave is not acknowledged, so it is sent more than once."
 

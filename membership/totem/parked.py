@@ -21,6 +21,7 @@ from membership.totem.limits import (
     HOLD_PROBE_MAX_NS,
     HOLD_PROBE_MIN_NS,
     LINKS_QUERY_NS,
+    SETTLE_NS,
 )
 from membership.totem.states import State
 from membership.totem.suspects import Held
@@ -45,6 +46,7 @@ def release(core: Core, processor: Processor, now: int) -> None:
     if held is None:
         return
     core.watch.strikes[processor.nodeid] = (held.strikes, now)
+    core.watch.changed_ns = now
     core.count("claims_released")
     if core.state is State.OPERATIONAL:
         core.send_message(core.ring.others, Links(own(core)))
@@ -91,31 +93,53 @@ def of_ring(core: Core) -> set[Pair]:
     return claims
 
 
-def _for_beacon(core: Core, now: int) -> tuple[Pair, ...]:
-    """Those about nodes that can hear it: the dead need not be told."""
-    since = now - core.timing.heard
-    return tuple(sorted(c for c in of_ring(core) if c[1] in core.peers and core.peers[c[1]].heard_ns >= since))
-
-
 def beacon(core: Core, now: int) -> Beacon:
-    """What our ring tells those outside."""
-    return Beacon(core.ring.id, core.ring.nodeids, _for_beacon(core, now), core.heard(now))
+    """What our ring tells those outside, or the one that is being formed: it is nearly there."""
+    if core.forming is None:
+        ring, claims = core.ring, of_ring(core)
+    else:
+        ring = core.forming.ring
+        claims = {(p.nodeid, q.nodeid) for p, q in core.claims if q not in ring.members}
+    at = {nodeid: 1 << i for i, nodeid in enumerate(ring.nodeids)}
+    apart: dict[int, int] = {}
+    for member, outsider in claims:
+        apart[outsider] = apart.get(outsider, 0) | at.get(member, 0)
+    return Beacon(ring.id, ring.nodeids, tuple(sorted((q, m) for q, m in apart.items() if m)), core.heard(now))
+
+
+def heard_beacon(core: Core, nodeid: int, message: Beacon, now: int) -> bool:
+    """An outsider's beacon: whether a gathering with it is worthwhile."""
+    watch = core.watch
+    if watch.apart.get(nodeid, ()) != message.apart:
+        watch.apart[nodeid] = message.apart
+        watch.changed_ns = now
+    return worthwhile(core, nodeid, message.members, pairs(message), now)
+
+
+def pairs(message: Beacon) -> list[Pair]:
+    members = message.members
+    return [(members[i], q) for q, mask in message.apart for i in range(len(members)) if mask >> i & 1]
 
 
 def worthwhile(core: Core, nodeid: int, members: tuple[int, ...], claims: Iterable[Pair], now: int) -> bool:
     """Whether a gathering with the outsider ``nodeid``, of the ring of ``members``, can end in a ring larger than both.
 
-    That is if it can be added to our ring, or we to its. The largest ring grows with each such step, so the steps end.
+    Without claims between the two rings it will. With some it can if the outsider may be added to our ring, or we to its; but not
+    while claims change, as they do one after another when a fault ends. The largest ring grows with each such step, so the steps end.
     """
     known = of_ring(core) | set(claims)
     apart = known | {(q, p) for p, q in known}
-    ours = core.ring.nodeids
-    if not any((nodeid, m) in apart for m in ours):
-        if len(ours) + 1 > len(members):
-            return True
-    else:
+    ours, me = core.ring.nodeids, core.local.nodeid
+    theirs = {*members, nodeid}
+    if not any(p in theirs and q in core.ring.by_id for p, q in apart):
+        return True
+    if any((nodeid, m) in apart for m in ours):
         _verify(core, nodeid, now)
-    return len(members) + 1 > len(ours) and not any((core.local.nodeid, m) in apart for m in members)
+        fits = False
+    else:
+        fits = len(ours) + 1 > len(theirs)
+    joins = len(theirs) + 1 > len(ours) and not any((me, m) in apart for m in theirs)
+    return (fits or joins) and now - core.watch.changed_ns >= SETTLE_NS
 
 
 def _verify(core: Core, nodeid: int, now: int) -> None:
@@ -125,17 +149,23 @@ def _verify(core: Core, nodeid: int, now: int) -> None:
     if makers and now - watch.verified_ns >= LINKS_QUERY_NS:
         watch.verified_ns = now
         core.send_message(makers, Links(own(core), reply=True))
-    held = next((h for p, h in watch.held.items() if p.nodeid == nodeid), None)
+
+
+def it_speaks(core: Core, processor: Processor, now: int) -> None:
+    """A probe of somebody of whom we claim that there is no round trip: perhaps there is one again."""
+    held = core.watch.held.get(processor)
     if held is not None and not held.good_ns and held.pause_ns > HOLD_PROBE_MIN_NS:
-        held.pause_ns = HOLD_PROBE_MIN_NS  # it speaks: perhaps it hears us again
+        held.pause_ns = HOLD_PROBE_MIN_NS
         held.next_ns = now
 
 
-def on_links(core: Core, sender: Processor, message: Links, _now: int) -> None:
+def on_links(core: Core, sender: Processor, message: Links, now: int) -> None:
     if core.ring.by_id.get(sender.nodeid) != sender:
         core.count("foreign")
         return
-    core.watch.told[sender.nodeid] = frozenset(message.nodeids)
+    if core.watch.told.get(sender.nodeid, frozenset()) != frozenset(message.nodeids):
+        core.watch.told[sender.nodeid] = frozenset(message.nodeids)
+        core.watch.changed_ns = now
     if message.reply:
         core.send_message((sender.nodeid,), Links(own(core)))
 
@@ -151,5 +181,6 @@ def installed(core: Core, now: int) -> None:
         if p != core.local and ring.by_id.get(p.nodeid) == p and q.nodeid not in ring.by_id:
             told.setdefault(p.nodeid, set()).add(q.nodeid)
     core.watch.told = {member: frozenset(nodeids) for member, nodeids in told.items()}
+    core.watch.apart.clear()
     core.claims.clear()
     core.vouched.clear()

@@ -78,6 +78,10 @@ class Watch:
         "nodeid -> (strikes, when the last claim ended)."
         self.told: dict[int, frozenset[int]] = {}
         "Member of our ring -> nodes outside that it claims not to reach."
+        self.apart: dict[int, tuple[tuple[int, int], ...]] = {}
+        "What the beacons of outsiders said last."
+        self.changed_ns = NEVER
+        "When claims between our ring and others changed."
         self.verified_ns = NEVER
         # the token's last hop, to be acknowledged
         self.hop_ring: RingId | None = None

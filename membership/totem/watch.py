@@ -83,6 +83,9 @@ def receive(core: Core, sender: Processor, message: Control, now: int) -> None:
     """A message of failure detection: the same in every state."""
     if isinstance(message, Probe):
         core.send_message((sender.nodeid,), ProbeAck(message.nonce), link=core.arrived_on)
+        if core.watch.held:
+            parked.it_speaks(core, sender, now)
+            wake(core, now)
     elif isinstance(message, ProbeAck):
         _probe_ack(core, sender, message, now)
     elif isinstance(message, TokenAck):

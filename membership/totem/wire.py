@@ -28,7 +28,7 @@ from membership.totem.frames import (
     encode_token,
     require,
 )
-from membership.totem.limits import CLAIMS_MAX, MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
+from membership.totem.limits import MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
 from vcs.errors import RemoteError
 from vcs.model import RingId
 
@@ -47,8 +47,8 @@ _JOIN = struct.Struct(">BQQHHH16s16s16s16s")  # type, ring_seq, seq, proc, more 
 _CLAIMS = struct.Struct(">H16s")  # index of the claimant in proc, mask over proc
 _RING = struct.Struct(">BQI")  # type, ring
 _LEAVE = struct.Struct(">BQIB")  # type, ring, gasp
-_BEACON = struct.Struct(">BQIHHH")  # type, ring, members, claims, heard
-_PAIR = struct.Struct(">II")
+_BEACON = struct.Struct(">BQIHHH")  # type, ring, members, apart, heard
+_APART = struct.Struct(">IQ")
 _COMMIT = struct.Struct(">BQIQH")  # type, ring, token_seq, entries
 _ENTRY = struct.Struct(">IQQBQIQQQIQ")  # processor, filled, old ring, aru, delivered, attempt, obligations
 _PROCESSOR = struct.Struct(">IQQ")
@@ -76,8 +76,8 @@ class Join:
 class Beacon:
     ring: RingId
     members: tuple[int, ...]
-    claims: tuple[tuple[int, int], ...]
-    "(member, outsider): no round trip between the two, by the member's word. Nodeids, ascending."
+    apart: tuple[tuple[int, int], ...]
+    "(outsider, mask over ``members``): with whom of them it has no round trip, by their word. Ascending."
     heard: tuple[Processor, ...]
 
 
@@ -170,9 +170,9 @@ def _join_bytes(message: Join) -> bytes:
 
 
 def _beacon_bytes(message: Beacon) -> bytes:
-    ring, members, claims = message.ring, message.members, message.claims
-    head = _BEACON.pack(Type.BEACON, ring.seq, ring.rep, len(members), len(claims), len(message.heard))
-    return (head + struct.pack(f">{len(members)}I", *members) + b"".join(_PAIR.pack(p, q) for p, q in claims)
+    ring, members, apart = message.ring, message.members, message.apart
+    head = _BEACON.pack(Type.BEACON, ring.seq, ring.rep, len(members), len(apart), len(message.heard))
+    return (head + struct.pack(f">{len(members)}I", *members) + b"".join(_APART.pack(q, mask) for q, mask in apart)
             + _processors(message.heard))
 
 
@@ -242,14 +242,15 @@ def _of_mask(proc: tuple[Processor, ...], mask: bytes) -> tuple[Processor, ...]:
 
 
 def _beacon(body: bytes) -> Beacon:
-    _type, ring_seq, rep, count, pairs, heards = _BEACON.unpack_from(body)
-    require(count <= MEMBERS_MAX and pairs <= CLAIMS_MAX, "too many members or claims")
+    _type, ring_seq, rep, count, rows, heards = _BEACON.unpack_from(body)
+    require(count <= MEMBERS_MAX and rows <= MEMBERS_MAX, "too many nodes")
     at = _BEACON.size + 4 * count
-    require(len(body) == at + pairs * _PAIR.size + heards * _PROCESSOR.size, "bad length of a beacon")
+    require(len(body) == at + rows * _APART.size + heards * _PROCESSOR.size, "bad length of a beacon")
     members = struct.unpack_from(f">{count}I", body, _BEACON.size)
-    claims = tuple(_PAIR.unpack_from(body, at + i * _PAIR.size) for i in range(pairs))
-    require(all(a < b for a, b in pairwise(members)) and all(a < b for a, b in pairwise(claims)), "out of order")
-    return Beacon(RingId(ring_seq, rep), members, claims, _read_processors(body, at + pairs * _PAIR.size, heards))
+    apart = tuple(_APART.unpack_from(body, at + i * _APART.size) for i in range(rows))
+    require(all(a < b for a, b in pairwise(members)) and all(a[0] < b[0] for a, b in pairwise(apart)), "out of order")
+    require(all(0 < mask < 1 << count for _q, mask in apart), "a mask with more than there is")
+    return Beacon(RingId(ring_seq, rep), members, apart, _read_processors(body, at + rows * _APART.size, heards))
 
 
 def _leave(body: bytes) -> Leave:

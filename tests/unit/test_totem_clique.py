@@ -16,7 +16,7 @@ P = tuple(Processor(n, 1, n) for n in range(1, 65))
 
 def parts(processors: tuple[Processor, ...], claims: list[clique.Claim]) -> set[tuple[Processor, ...]]:
     """What all of them choose."""
-    return {clique.share(processors, claims, p) for p in processors}
+    return {clique.share(processors, claims, p)[0] for p in processors}
 
 
 @st.composite
@@ -60,7 +60,8 @@ def test_a_chain_breaks_in_the_middle() -> None:
 def test_the_majority_goes_on_together() -> None:
     two, three = P[:2], P[2:5]
     assert parts(P[:5], [(p, q) for p in two for q in three]) == {two, three}
-    assert clique.share(P[:5], [(p, q) for p in two for q in three], P[2]) == three
+    assert clique.share(P[:5], [(p, q) for p in two for q in three], P[2]) == (three, True)
+    assert clique.share(P[:5], [(p, q) for p in two for q in three], P[0]) == (two, False)
 
 
 def test_two_incarnations_of_a_node_are_apart() -> None:

@@ -41,8 +41,9 @@ def joins(draw: st.DrawFn) -> wire.Join:
 
 @st.composite
 def beacons(draw: st.DrawFn) -> wire.Beacon:
-    claims = draw(st.sets(st.tuples(u32, u32), max_size=6))
-    return wire.Beacon(draw(rings), tuple(sorted(draw(st.sets(u32, max_size=6)))), tuple(sorted(claims)), draw(ascending(8)))
+    members = tuple(sorted(draw(st.sets(u32, min_size=1, max_size=6))))
+    apart = draw(st.dictionaries(u32, st.integers(1, (1 << len(members)) - 1), max_size=5))
+    return wire.Beacon(draw(rings), members, tuple(sorted(apart.items())), draw(ascending(8)))
 
 
 nodeids = st.sets(u32, max_size=MEMBERS_MAX).map(lambda s: tuple(sorted(s)))
