@@ -12,8 +12,8 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
-.PHONY: setup packages venv lab
-setup: lab ## install what the machine lacks: Debian packages, Python packages, kernels and the VM image
+.PHONY: setup packages venv lab second-python
+setup: lab second-python ## install what the machine lacks: Debian packages, Python packages, kernels and the VM image
 
 # Install the Debian packages of a list, only those that are missing.
 INSTALL = @missing=; for package in $$(sed 's/\#.*//' $(1)); do \
@@ -29,6 +29,10 @@ lab: packages venv ## kernels, headers and the VM image in ~/.cache/vcs (two min
 	@PYTHONPATH=qemu $(PY) -m harness.setup
 
 venv: $(STAMP)/venv ## the Python packages alone, in .venv
+
+second-python: venv ## another CPython (3.14 in WebAssembly, the npm package pyodide), for comparing traces of the simulation
+	@if ! command -v npm >/dev/null; then apt-get update; DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nodejs npm; fi
+	@$(PY) -m tests.sim.second_python
 
 $(STAMP)/venv: pyproject.toml | packages
 	@echo "== Python packages"
@@ -79,7 +83,7 @@ demo: lab kmod ## the main job: three machines, GFS2, a node killed, the others 
 .PHONY: test test-quick test-vm
 test: test-quick test-vm ## everything: set-up, then every test; nothing may be skipped
 
-test-quick: lab gen-check lint ## unit, simulation and process tests, no virtual machine
+test-quick: lab second-python gen-check lint ## unit, simulation and process tests, no virtual machine
 	@$(PY) -m pytest -q -n 2 -m "not vm" tests
 
 test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters (K=pattern)

@@ -87,7 +87,7 @@ class Node:
         now = self.world.now
         return now + now * self.skew_ppm // PPM if self.skew_ppm else now
 
-    def _world_time(self, at: int) -> int:
+    def world_time(self, at: int) -> int:
         """The first moment at which ``now`` is ``at`` or later."""
         if not self.skew_ppm:
             return at
@@ -199,7 +199,7 @@ class Node:
         deadline = self.program.deadline()
         if deadline is None:
             return
-        at = self._world_time(deadline)
+        at = self.world_time(deadline)
         if self._wake_at is None or at < self._wake_at:
             self._wake_at = at
             self.world.at(at, self._wake, at)

@@ -11,7 +11,7 @@ from vcs.config.model import TotemConfig
 
 SIZES = {2: 14, 3: 30, 4: 20, 5: 14, 6: 7, 7: 5, 8: 4, 9: 1, 10: 1, 11: 1, 12: 1, 13: 1, 14: 1, 15: 1, 16: 1}
 "Nodes -> weight."
-FAST = TotemConfig(token_ms=120, consensus_ms=60, join_ms=20, token_retransmit_ms=25, hold_ms=20, merge_ms=50)
+FAST = TotemConfig(token_ms=240, consensus_ms=160, join_ms=20, token_retransmit_ms=40, detect_ms=80, hold_ms=20, merge_ms=50)
 TIMINGS = {"default": TotemConfig(), "fast": FAST}
 KINDS = (
     # who hears whom
@@ -22,6 +22,8 @@ KINDS = (
     "crash", "die", "leave", "pause", "cpu", "at_persist", "disk", "lose_disk",
 )
 ALWAYS = ("heal", "restart", "resume", "calm")
+PARTIAL = 0.0
+"Share of the seeds of 3 to 7 nodes in which something stays cut within the core for ever (L3)."
 FROZEN = ("down", "apart", "deaf", "dumb", "paused")
 "How a node may stay outside for ever in the liveness phase."
 
@@ -53,6 +55,8 @@ class Plan:
     "Clocks differ by up to so much."
     core: float = 1.0
     "Share of the nodes that is made whole for the liveness phase; the others stay outside in a way of FROZEN."
+    partial: str = ""
+    "What stays cut for ever in the liveness phase: a pair, one direction of one, all but the neighbours in a row, some at random."
     probe: str = ""
     "How one member ends at the very end, to measure how soon the others notice: silent, die, leave."
     events: int = 3500
@@ -81,6 +85,7 @@ class Plan:
             inbox_bytes=rng.choice((16 << 10, 256 << 10, 4 << 20)),
             skew_ppm=rng.choice((0, 0, 200, 20_000)),
             core=rng.choice((1.0, 1.0, 0.7, 0.4)),
+            partial=rng.choice(("pair", "one_way", "chain", "some")) if 2 < nodes < 8 and rng.random() < PARTIAL else "",
             probe=rng.choice(("", "", "silent", "die", "leave")),
             events=1800 + 400 * nodes,
         )

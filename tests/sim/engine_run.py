@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, field
+from itertools import combinations
+from random import Random
 
 from membership.api import Processor
 from membership.totem.states import Event, State
@@ -25,10 +27,15 @@ from tests.sim.world import MS, SECOND, Violation, World
 __all__ = ["ENGINE_CANARIES", "EngineRun", "Result", "run_engine_seed"]
 
 SAFETY_NS = 12 * SECOND
-LIVE_NS = 20 * SECOND
+LIVE_NS = 45 * SECOND
+"Longer than the longest time for which a node that came and went again and again is kept outside (limits.HOLD_MAX_NS)."
+PARTED_SETTLE_NS = 8 * SECOND
+PARTED_NS = 25 * SECOND
+PARTED_CHANGES = 3
+"Configurations of one node in PARTED_NS, after PARTED_SETTLE_NS, with something cut for ever."
 STAY_NS = SECOND
 "A ring that has formed in the liveness phase must stay for so long."
-EVENTS_MAX = 60_000
+EVENTS_MAX = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,9 @@ class Live:
         stage, world = self.stage, self.world
         stage.freeze(frozen)
         core = list(frozen.core)
+        if frozen.cuts:
+            self._parted(core, frozen.cuts)
+            return
         began = world.now
         last: list[bytes] = []
         while True:
@@ -86,12 +96,46 @@ class Live:
                     break
             else:
                 self._stuck("L2", "not everything was delivered")
+        self._own_told(core)
         if stage.plan.sync:
             waiting = {n: stage.sync.open(p) for n in core if (p := stage.nodes[n].processor) is not None}
             if any(waiting.values()):
                 self._stuck("L4", f"the state exchange is not complete: {waiting}")
         if frozen.probe and len(core) > 1:
             self._probe(core, frozen.probe)
+
+    def _parted(self, core: list[int], cuts: tuple[tuple[int, int], ...]) -> None:
+        """L3: whatever stays cut for ever, rings come to rest: as large as one step can make them, and they serve."""
+        stage, world = self.stage, self.world
+        began = world.now
+        self._until(lambda: False, PARTED_SETTLE_NS)
+        before = {n: len(stage.record.periods[stage.hosts[n].processor]) for n in core}
+        self._until(lambda: False, PARTED_NS)
+        changes = {n: (len(stage.record.periods[stage.hosts[n].processor]) - before[n]) // 2 for n in core}
+        if world.events >= world.events_max or max(changes.values()) > PARTED_CHANGES:
+            self._stuck("L3", f"configurations of each node in {PARTED_NS / SECOND} s, with {cuts} cut for ever: {changes}")
+        rings = {n: stage.hosts[n].core.core.ring.nodeids for n in core}
+        apart = {(min(c), max(c)) for c in cuts}
+        for n, ring in rings.items():
+            for other in set(rings.values()):
+                joined = not any((min(n, x), max(n, x)) in apart for x in other)
+                if n not in other and joined and len(other) + 1 > len(ring):
+                    self._stuck("L3", f"node {n} stays in {ring} and not with {other}, with {cuts} cut")
+        last = {n: stage.do_submit(n, 60, True) for n in core}
+        self.measures.append(("parted", world.now - began))
+        if not self._until(lambda: all(self._told(m, last[n]) for n in core for m in rings[n]), self.live_ns):
+            self._stuck("L2", f"not everything was delivered within {rings}")
+
+    def _own_told(self, core: list[int]) -> None:
+        """Whoever submitted a message, and goes on, has been told it."""
+        record = self.stage.record
+        told = {p: {m.payload for x in record.periods[p] for m in x.messages} for p in (self.stage.hosts[n].processor for n in core)}
+        lost = [payload[:24] for payload, sent in record.submitted.items() if sent.sender in told and payload not in told[sent.sender]]
+        if lost:
+            self._stuck("L2", f"messages were lost: {lost[:5]}")
+
+    def _told(self, n: int, payload: bytes) -> bool:
+        return any(m.payload == payload for m in self.stage.record.periods[self.stage.hosts[n].processor][-1].messages)
 
     def _whole(self, core: list[int]) -> bool:
         return all(self.stage.nodes[n].up for n in core) and together([self.stage.hosts[n] for n in core])
@@ -157,12 +201,24 @@ class EngineRun:
     def _draw_frozen(self) -> Frozen:
         rng = self.world.rng("live")
         ids = list(self.stage.network.nodes)
+        if self.plan.partial:
+            return Frozen(tuple(ids), cuts=draw_cuts(rng, ids, self.plan.partial))
         core = sorted(rng.sample(ids, max(1, round(self.plan.core * len(ids)))))
         return Frozen(tuple(core), {n: rng.choice(FROZEN) for n in ids if n not in core}, self.plan.probe)
 
     def result(self, violation: str) -> Result:
         return Result(not violation, violation, self.world.trace_hash, self.world.events, tuple(self.world.log), str(self.plan),
                       frozenset(self.stage.cells()), tuple(self.live.measures))
+
+
+def draw_cuts(rng: Random, ids: list[int], kind: str) -> tuple[tuple[int, int], ...]:
+    """Directed pairs, for ``Plan.partial``."""
+    row = rng.sample(ids, len(ids))
+    pairs = {"pair": [(row[0], row[1])], "one_way": [(row[0], row[1])],
+             "chain": [(row[i], b) for i in range(len(row)) for b in row[i + 2:]],
+             "some": [(a, b) for a, b in combinations(row, 2) if rng.random() < 0.3] or [(row[0], row[1])]}[kind]
+    both = [(a, b) for p in pairs for a, b in ((p,) if kind == "one_way" or (kind == "some" and rng.random() < 0.3) else (p, p[::-1]))]
+    return tuple(sorted(both))
 
 
 def run_engine_seed(seed: int | str, canary: str | None = None) -> Result:

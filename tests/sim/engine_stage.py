@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from membership.api import Configuration, EngineEvent, Kind, Message, Order, Processor
+from membership.api import Configuration, EngineEvent, Health, Kind, Message, Order, Processor, Rotation
 from membership.totem.states import Event, State
 from tests.sim.canaries_engine import Canary
 from tests.sim.checkers.engine import MODEL
 from tests.sim.checkers.inside import J0Table, J3Persisted, inside
-from tests.sim.checkers.live import L4Sync
+from tests.sim.checkers.live import F1Accused, L4Sync, S9Evidence
 from tests.sim.checkers.record import Checker, Record
 from tests.sim.engine_node import RING_SEQ, EngineHost, Node
 from tests.sim.engine_plan import TIMINGS, Plan
@@ -36,6 +36,8 @@ class Frozen:
     core: tuple[int, ...]
     outside: dict[int, str] = field(default_factory=dict)
     probe: str = ""
+    cuts: tuple[tuple[int, int], ...] = ()
+    "Directed pairs that stay cut within the core: then there is no one ring, and L3 counts how many there are one after another."
 
 
 class Stage:
@@ -50,9 +52,11 @@ class Stage:
         self.nodes = {n: Node(world, self.network, n, self._program) for n in self.network.nodes}
         self.table = J0Table(self.record)
         self.sync = L4Sync(self.record)
+        self.accused = F1Accused(self.record, self.nodes, self.network)
+        self.evidence = S9Evidence(self.record)
         self.checkers: list[Checker] = [
             *(c(self.record) for c in MODEL), *(c for c in inside(self.record, self.nodes) if not isinstance(c, J0Table)),
-            self.table, self.sync]
+            self.table, self.sync, self.accused, self.evidence]
         self._on_configuration = [c.on_configuration for c in self.checkers if c.watches("on_configuration")]
         self._on_message = [c.on_message for c in self.checkers if c.watches("on_message")]
         self._after_event = [c.after_event for c in self.checkers if c.watches("after_event")]
@@ -105,6 +109,12 @@ class Stage:
                     self._submit(host, self.sync.begin(p, event), False)
                 self.installed(p)
 
+        elif isinstance(event, Health):
+            self.world.trace("health", p.nodeid, event.nodeid, event.what, event.detail)
+            self.accused.accused(self.world.now, host, event)
+        elif isinstance(event, Rotation):
+            self.evidence.rotation(host, event)
+
     def installed(self, p: Processor) -> None:
         """A regular configuration was told; whoever draws faults may have plans for this moment."""
 
@@ -141,6 +151,20 @@ class Stage:
         if name != "submit":
             self.world.trace("act", name, *values)
         getattr(self, f"do_{name}")(*values)
+        if name != "submit":
+            self._disturbed(name, values)
+
+    def _disturbed(self, name: str, values: tuple[Any, ...]) -> None:
+        """Who cannot be blamed, or believed, for a while."""
+        now = self.world.now
+        if name in ("link", "clog"):
+            for a, b, _k in {(s, t, 0) for (s, t, _w) in self.network.paths if values[0] in (0, s) and values[1] in (0, t)}:
+                self.accused.cut(now, a, b)
+        elif name in ("partition", "heal"):
+            for a, b, _k in self.network.paths:
+                self.accused.cut(now, a, b)
+        elif values:
+            self.accused.disturbed(now, values[0], name in ("pause", "resume"))
 
     def later(self, delay: int, name: str, *values: Any) -> None:
         self.world.after(delay, self.act, name, *values)
@@ -228,11 +252,16 @@ class Stage:
 
     def freeze(self, frozen: Frozen) -> None:
         """Make the core whole; the others stay as they are told to for ever."""
-        self.world.trace("live", 0, frozen.core, sorted(frozen.outside.items()))
+        self.world.trace("live", 0, frozen.core, sorted(frozen.outside.items()), frozen.cuts)
         self.perfect()
+        for a, b in frozen.cuts:
+            self.network.cut(a, b)
+        for a, b, _k in self.network.paths:
+            self.accused.cut(self.world.now, a, b)
         core = set(frozen.core)
         for n, node in self.nodes.items():
             node.crash_at_persist, node.persist_ns, node.cost_ns = "", 0, 0
+            self.accused.disturbed(self.world.now, n)
             kind = frozen.outside.get(n, "")
             if kind == "down":
                 node.crash()

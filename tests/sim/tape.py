@@ -150,6 +150,9 @@ class Shrinker:
         return self.tape
 
     def _fates(self) -> None:
+        hard = {k: f for k, f in self.tape.fates.items() if len(f) != 1 or f[0][1] >= 0 or f[0][0] > self.tape.plan.jitter_ns}
+        if len(hard) < len(self.tape.fates):
+            self.take(fates=hard)  # what only came a little later
         fates = self.tape.fates
         kept = ddmin(list(fates), lambda keys: self.fails(replace(self.tape, fates={k: fates[k] for k in keys})))
         self.take(fates={k: fates[k] for k in kept})

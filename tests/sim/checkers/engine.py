@@ -154,10 +154,22 @@ class I7NoSendInTransition(Checker):
 class I8Causal(Checker):
     """Who delivers a message has delivered, in the same ring and before it, all that its sender had delivered when it submitted it.
 
-    In a regular configuration this follows from I6; here it is looked at where holes are allowed, in transitional ones.
+    In a regular configuration this follows from I6 and from the order of one sender's messages; here it is looked at where holes are
+    allowed, in transitional ones.
     """
 
     name = "I8"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self.last: dict[tuple[Processor, Processor], int] = {}
+
+    def on_message(self, p: Processor, message: Message) -> None:
+        sent = self.record.submitted.get(message.payload)
+        if sent is not None:
+            if self.last.get((p, sent.sender), -1) >= sent.number:
+                self.fail(f"{p} is told {message.payload[:24]!r} after a later message of the same sender")
+            self.last[p, sent.sender] = sent.number
 
     def at_end(self) -> None:
         for q, i, period in self.record.walk():

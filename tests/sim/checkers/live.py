@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from membership.api import Configuration, Message, Processor
+from membership.api import Configuration, Health, Message, Processor, Rotation
 from tests.sim.checkers.record import Checker, Record
-from tests.sim.engine_node import EngineHost
+from tests.sim.engine_node import EngineHost, Node
+from tests.sim.network import Network
 from tests.sim.world import MS
 from vcs.config.model import TotemConfig
 from vcs.model import RingId
@@ -43,6 +44,77 @@ class L4Sync(Checker):
         return self.waiting.get(p, set())
 
 
+class F1Accused(Checker):
+    """Nobody who lives, is on time and is connected with its accuser is ever accused of silence.
+
+    ``disturbed`` is told what touched a node or a pair of nodes; only who was left alone for a while (GRACE times the time to detect)
+    is innocent. That the accuser itself was paused is no excuse, as long as its socket kept what arrived.
+    """
+
+    name = "F1"
+    GRACE = 3
+
+    def __init__(self, record: Record, nodes: dict[int, Node], network: Network) -> None:
+        super().__init__(record)
+        self.nodes = nodes
+        self.network = network
+        self.node_ns: dict[int, int] = {}
+        self.accuser_ns: dict[int, int] = {}
+        self.pair_ns: dict[tuple[int, int], int] = {}
+        self._overflowed: dict[int, int] = {}
+
+    def disturbed(self, now: int, n: int, paused: bool = False) -> None:
+        """Something happened to node ``n``."""
+        self.node_ns[n] = now
+        node = self.nodes[n]
+        if not paused or self._overflowed.get(n, 0) != node.overflowed:
+            self.accuser_ns[n] = now
+        self._overflowed[n] = node.overflowed
+
+    def cut(self, now: int, a: int, b: int) -> None:
+        self.pair_ns[min(a, b), max(a, b)] = now
+
+    def accused(self, now: int, host: EngineHost, event: Health) -> None:
+        p, q = host.node, self.nodes.get(event.nodeid)
+        if event.what != "suspect" or not event.detail.startswith("no answer") or q is None:
+            return
+        grace = self.GRACE * host.core.core.timing.detect
+        last = max(self.node_ns.get(q.nodeid, 0), self.accuser_ns.get(p.nodeid, 0),
+                   self.pair_ns.get((min(p.nodeid, q.nodeid), max(p.nodeid, q.nodeid)), 0))
+        on_time = q.up and not any(x.paused or x.cost_ns or x.persist_ns for x in (p, q))
+        if on_time and now - last > grace and self.network.connected(p.nodeid, q.nodeid):
+            self.fail(f"{host.processor} accuses node {q.nodeid} ({event.detail}); both were left alone for {(now - last) / MS} ms")
+
+
+class S9Evidence(Checker):
+    """A rotation that is told as evidence of quorum began before every member of the ring last had its token (SAFETY S9)."""
+
+    name = "S9"
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self.had_ns: dict[tuple[Processor, RingId], int] = {}
+        self._seen: dict[Processor, tuple[RingId, int]] = {}
+
+    def after_event(self, node: Node, host: EngineHost) -> None:
+        ring = host.core.core.ring
+        now = (ring.id, ring.token.seen)
+        if self._seen.get(host.processor) != now:
+            self._seen[host.processor] = now
+            self.had_ns[host.processor, ring.id] = node.world.now
+
+    def rotation(self, host: EngineHost, event: Rotation) -> None:
+        node = host.node
+        began = node.world_time(event.began_ns)
+        periods = self.record.periods[host.processor]
+        if event.began_ns > node.now or periods[-1].conf.ring != event.ring:
+            self.fail(f"{host.processor} tells a rotation of {event.ring} that began at {event.began_ns}; it is {node.now}")
+        for q in periods[-1].conf.members:
+            had = self.had_ns.get((q, event.ring), 0)
+            if q != host.processor and had < began:
+                self.fail(f"{host.processor} tells that all of {event.ring} took part after {began}; {q} last did at {had}")
+
+
 def together(hosts: list[EngineHost]) -> bool:
     """They are, without anybody else, in one regular configuration, and form no other."""
     first = hosts[0].core.core
@@ -59,4 +131,5 @@ def notice_ns(config: TotemConfig, manner: str, nodes: int, hop_ns: int) -> int:
     slack = 40 * MS + 10 * nodes * hop_ns
     if manner in ("leave", "die"):
         return slack
-    return (config.token_ms + config.consensus_ms + 2 * config.join_ms) * MS + slack
+    # Several neighbours of a silent one are asked in turn, and a doubtful node takes its time (limits.DOUBT_MAX).
+    return 3 * config.detect_ms * MS + slack

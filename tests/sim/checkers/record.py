@@ -37,6 +37,8 @@ class Sent:
     "The regular configuration that its sender was in, None before the first."
     past: int
     "How many messages its sender had been told in that configuration."
+    number: int
+    "Position among all that were submitted."
 
 
 @dataclass(slots=True)
@@ -70,7 +72,8 @@ class Record:
         periods = self.periods.get(p)
         last = periods[-1] if periods else None
         ring = last.conf.ring if last is not None and last.conf.kind is Kind.REGULAR else None
-        self.submitted[payload] = Sent(p, safe, ring, len(last.messages) if last is not None and ring is not None else 0)
+        self.submitted[payload] = Sent(p, safe, ring, len(last.messages) if last is not None and ring is not None else 0,
+                                       len(self.submitted))
 
     def installed(self, p: Processor, ring: RingId) -> int | None:
         """Index of the regular configuration ``ring`` at ``p``, None if it never installed it."""
