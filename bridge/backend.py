@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from bridge.component import Component
 from vcs import events
+from vcs.errors import VcsError
+from vcs.metrics import Exposition, Snapshot
 from vcs.report import (
     FencingReport,
     GroupReport,
     NodeReport,
+    RingReport,
     StatusReport,
     WhyReport,
     group_report,
@@ -34,6 +38,8 @@ class ComponentBackend:
         self._component = component
         self._on_left = on_left
         self._began_ns = events.boottime_ns()
+        self.exposition = Exposition(self._snapshot)
+        "The state as metrics."
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -112,6 +118,25 @@ class ComponentBackend:
             found.append({"subject": subject, "what": what, "on": on, "remedy": remedy})
         return found
 
+    def ring(self) -> RingReport:
+        c = self._component
+        if c.engine is None:
+            raise VcsError("the engine has not been started")
+        wall = time.time_ns() - events.boottime_ns()
+        report = c.engine.ring_report(self._label, lambda t: clock_text(t + wall))
+        report["local"] = c.nodeid
+        report["engine"] = c.config.engine
+        report["channels"] = c.channel_counters()
+        for peer in report.get("peers", ()):
+            peer["name"] = self._who(peer["nodeid"])
+        return report
+
+    async def metrics(self) -> str:
+        return (await self.exposition.text()).decode()
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.status(), self.nodes(), self.groups(), self.ring() if self._component.engine is not None else None)
+
     # --- wishes -------------------------------------------------------------------------------------------------------
 
     async def leave(self) -> None:
@@ -142,6 +167,10 @@ class ComponentBackend:
 
     def _picture(self) -> Picture:
         return self._component.describe()
+
+    def _label(self, nodeid: int) -> str:
+        node = self._component.config.node(nodeid)
+        return f"{node.name} ({nodeid})" if node else f"node {nodeid}"
 
     def _who(self, who: object) -> str:
         node = self._component.config.node(who) if isinstance(who, int) else None
@@ -178,6 +207,11 @@ class ComponentBackend:
         if counters.get("garbage"):
             notes.append(f"{counters['garbage']} ordered messages were not understood: do all nodes run the same version?")
         return notes
+
+
+def clock_text(wall_ns: int) -> str:
+    """A time of day with milliseconds, of this machine's zone."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(wall_ns // 1_000_000_000))}.{wall_ns // 1_000_000 % 1000:03d}"
 
 
 def _refused_frames(engine: Mapping[str, object]) -> list[str]:

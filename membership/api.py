@@ -21,6 +21,7 @@ from vcs.model import RingId
 
 if TYPE_CHECKING:
     from vcs.config.model import ClusterConfig
+    from vcs.report import RingReport
 
 
 class Order(IntEnum):
@@ -127,3 +128,16 @@ class Engine(ABC):
     @abstractmethod
     def status(self) -> dict[str, object]:
         """What `vcs status` shows of the engine: JSON-able."""
+
+    def ring_report(self, names: Callable[[int], str], times: Callable[[int], str]) -> RingReport:
+        """What `vcs ring` shows; an engine fills what it knows. ``names``: how a node is called; ``times``: how a CLOCK_BOOTTIME in ns
+        is told as a time of day."""
+        status = self.status()
+        members = status.get("members")
+        return {
+            "engine": type(self).__name__,
+            "state": str(status.get("state", "")),
+            "local": 0,
+            "ring": str(status.get("ring", "")),
+            "members": list(members) if isinstance(members, list | tuple) else [],
+        }

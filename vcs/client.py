@@ -96,6 +96,12 @@ class Client:
     def why(self) -> list[Json]:
         return self._value(self.call("Why"), "waits", list)
 
+    def ring(self) -> Json:
+        return self._value(self.call("Ring"), "ring", dict)
+
+    def metrics(self) -> str:
+        return self._value(self.call("Metrics"), "text", str)
+
     def events(self, follow: bool = False) -> Iterator[Json]:
         for reply in self.stream("Events", {"follow": follow}):
             yield from self._value(reply, "events", list)

@@ -36,7 +36,7 @@ from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 from vcs.client import INTERFACE, SOCKET_PATH
 from vcs.errors import DaemonError, VcsError
-from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
+from vcs.report import GroupReport, NodeReport, RingReport, StatusReport, WhyReport
 
 CONNECTIONS_MAX = 64
 CALL_MAX = 64 << 10
@@ -59,6 +59,10 @@ class Backend(Protocol):
     def nodes(self) -> Sequence[NodeReport]: ...
     def groups(self) -> Sequence[GroupReport]: ...
     def why(self) -> Sequence[WhyReport]: ...
+    def ring(self) -> RingReport: ...
+
+    async def metrics(self) -> str:
+        """The state as Prometheus' text."""
 
     async def leave(self) -> None:
         """Leave the cluster cleanly; returns once that is done. Raises VcsError while groups hold this node, naming them."""
@@ -117,6 +121,18 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
         """What is waited for, on whom, and the remedy. Empty: nothing waits."""
         with _told():
             return list(self._backend.why())
+
+    @varlinkmethod(return_parameter="ring", allow_foreign=True)
+    def Ring(self) -> Any:
+        """What the engine knows of its ring: links, tokens, who has no round trip with whom, and why the configuration changed."""
+        with _told():
+            return dict(self._backend.ring())
+
+    @varlinkmethod(return_parameter="text")
+    async def Metrics(self) -> str:
+        """The state of this node as metrics, in the text format of Prometheus."""
+        with _told():
+            return await self._backend.metrics()
 
     @varlinkmethod(allow_foreign=True, return_parameter="events", delay_generator=False)
     async def Events(self, *, follow: bool = False) -> AsyncIterator[list[Any]]:

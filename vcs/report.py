@@ -129,6 +129,125 @@ class WhyReport(TypedDict):
     "How long it has waited."
 
 
+class LinkReport(TypedDict):
+    """One peer over one link (a network that all nodes are on)."""
+
+    link: int
+    state: str
+    "up, silent (asks unanswered), down here (our own end), or unused."
+    rtt_us: float | None
+    "Smoothed round trip; None when none was measured."
+    loss_percent: float | None
+    "Asks without an answer, lately; None when nothing was answered."
+    asked: int
+    answered: int
+    unanswered: int
+    "Asks since the last answer."
+    heard_ms_ago: float | None
+    datagram_max: int
+    "Largest datagram that passes, in bytes of UDP payload."
+
+
+class PeerReport(TypedDict):
+    """Another configured node, as the engine of this one sees it."""
+
+    nodeid: int
+    name: str
+    member: bool
+    known: bool
+    "Its engine process has been heard and has proved to be there."
+    heard_ms_ago: float | None
+    answered_ms_ago: float | None
+    owes_ms: float
+    "For how long it has owed an answer."
+    asks: int
+    "Asks that it has not answered."
+    kept_outside: bool
+    "This node has no steady round trip with it: they are in no ring together until they have."
+    link: int
+    "The one in use."
+    links: list[LinkReport]
+
+
+class TokenReport(TypedDict):
+    resting_here: bool
+    rests_at: int
+    "Nodeid."
+    rotation_us: float | None
+    "Smoothed time of a rotation of the busy ring."
+    visits: int
+    "Of all members, in this ring."
+    retransmits: int
+    copies: int
+
+
+class TrafficReport(TypedDict):
+    """Frames, in this ring, unless the key says otherwise."""
+
+    ordered: int
+    received: int
+    "Without a hole."
+    delivered: int
+    safe: int
+    "Known to be everywhere."
+    stored: int
+    queued: int
+    "Messages that wait for the token here."
+    repaired: int
+    "Sent again for others since the start."
+    frame_copies: int
+    frame_max: int
+    "Largest payload of a frame in bytes, adapted to what gets through."
+    window: int
+    "In units of 1,400 bytes: what all members may send in one rotation."
+
+
+class RingChangeReport(TypedDict):
+    t: int
+    "CLOCK_BOOTTIME in ns."
+    time: str
+    "The same as a time of day."
+    age_ms: float
+    ring: str
+    members: list[int]
+    came: list[int]
+    went: list[int]
+    took_ms: float
+    "From the first doubt about the members to the configuration."
+    why: list[str]
+    "Sentences."
+
+
+class RingReport(TypedDict):
+    """What the engine knows of its ring: `vcs ring`. Engines other than totem fill what they know."""
+
+    engine: str
+    state: str
+    local: int
+    ring: str
+    members: list[int]
+    forming: NotRequired[str]
+    peers: NotRequired[list[PeerReport]]
+    claims: NotRequired[list[tuple[int, int]]]
+    "(a, b): a says that it has no round trip with b; what members say of nodes outside."
+    links_down: NotRequired[list[int]]
+    "Links whose end at this node is down."
+    link_moves: NotRequired[int]
+    token: NotRequired[TokenReport]
+    traffic: NotRequired[TrafficReport]
+    drops: NotRequired[dict[str, int]]
+    "What arrived and was not used, by reason."
+    counters: NotRequired[dict[str, int]]
+    configurations: NotRequired[int]
+    "Regular ones, since the start."
+    changes: NotRequired[list[RingChangeReport]]
+    "Oldest first."
+    why: NotRequired[list[str]]
+    "Of the newest change."
+    channels: NotRequired[dict[str, int]]
+    "Counters of the batch channels."
+
+
 def incarnation_text(incarnation: int) -> str:
     return f"{incarnation:016x}" if incarnation else ""
 

@@ -113,6 +113,7 @@ class Daemon:
         from bridge.component import Component
         from membership.registry import factory
         from vcs.control import ControlServer
+        from vcs.metrics import MetricsServer
 
         o = self.options
         port = load_object(o.switch)()
@@ -133,9 +134,14 @@ class Daemon:
         self._component = component
         stack.push_async_callback(component.stop)
         await component.start()
-        control = ControlServer(f"{o.run_dir}/vcs.sock", ComponentBackend(component, self._stop.set))
+        backend = ComponentBackend(component, self._stop.set)
+        control = ControlServer(f"{o.run_dir}/vcs.sock", backend)
         await control.start()
         stack.push_async_callback(control.close)
+        if o.config.metrics.listen:
+            metrics = MetricsServer(o.config.metrics.listen, backend.exposition)
+            await metrics.start()
+            stack.push_async_callback(metrics.close)
         if o.glue:
             self._glue = self._make_glue()
             await self._glue.start()

@@ -60,7 +60,7 @@ class GroupChannels:
         return end
 
     def counters(self) -> dict[str, int]:
-        return dict(self.hub.counters)
+        return {"open": self.hub.total, **self.hub.counters}
 
     def close(self) -> None:
         self.hub.close("vcsd ends")

@@ -83,9 +83,10 @@ class Hub:
             self._timers["sweep"] = self._loop.call_later(SWEEP_S, self._sweep)
         return port
 
-    def channels(self, group: str) -> int:
-        """How many channels are open for the group here."""
-        return len(self._of.get(group, ()))
+    @property
+    def total(self) -> int:
+        """Channels open here."""
+        return len(self._ports)
 
     def waiting(self) -> list[str]:
         """Groups with channels here that have not begun: this node has asked to join them."""

@@ -14,6 +14,7 @@ from membership.api import Configuration, EngineEvent, Health, Kind, Message, Pr
 from membership.totem.clique import Claim
 from membership.totem.flow import FrameSize
 from membership.totem.frames import Fragment, Regular
+from membership.totem.history import History
 from membership.totem.limits import WINDOW, Timing
 from membership.totem.links import LinkTable
 from membership.totem.packing import Reassembly, SendQueue
@@ -136,6 +137,7 @@ class Core:
         self.forming: Forming | None = None
         self._gathering()
         self.watch = Watch(self.everybody)
+        self.history = History()
         self.attempt = NO_RING
         self.obligations = 0
         self.suspect: Processor | None = None
@@ -206,6 +208,11 @@ class Core:
 
     def health(self, nodeid: int, what: str, detail: str = "") -> None:
         self.out.append(Deliver(Health(nodeid, what, detail)))
+        clock = self.watch.clocks.get(nodeid)
+        if clock is not None and clock.asked_ns:
+            self.history.noticed(nodeid, what, detail, clock.asked_ns, clock.asks, clock.refused)
+        else:
+            self.history.noticed(nodeid, what, detail)
 
     def raise_(self, event: Event) -> None:
         """An internal event, handled by the table when the current action has ended."""
@@ -273,4 +280,8 @@ class Core:
             self.emit(ring, frame)
 
     def configure(self, kind: Kind, ring: RingId, members: tuple[Processor, ...]) -> None:
+        """Called for a regular one while ``self.ring`` is still the one before."""
         self.out.append(Deliver(Configuration(kind, ring, members)))
+        if kind is Kind.REGULAR:
+            before = self.ring.members if self.ring.id.seq else ()
+            self.history.installed(ring, members, before, self.claims, self.vouched, self.fail)

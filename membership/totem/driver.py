@@ -21,12 +21,14 @@ from membership.totem.aes import AesGcm
 from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
 from membership.totem.guardian import Guardian, Target
+from membership.totem.history import Names, Times
 from membership.totem.limits import MESSAGE_MAX, RING_SEQ_RESERVE, Timing
 from membership.totem.linkset import LinkSet
 from membership.totem.ringseq import RingSeqFile
 from membership.totem.seal import Sealer
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, VcsError
+from vcs.report import RingReport
 
 DRAIN_ROUNDS = 8
 "Rounds of reading before a timer fires all the same: a flood must not stop time."
@@ -126,6 +128,11 @@ class TotemEngine(Engine):
         if self._core is None:
             return {"state": "stopped"}
         return {**self._core.status(), "io": self._links.status() if self._links is not None else {}}
+
+    def ring_report(self, names: Names, times: Times) -> RingReport:
+        if self._core is None:
+            return super().ring_report(names, times)
+        return self._core.ring_report(_now(), names, times, self._links.status() if self._links is not None else {})
 
     # --- frames -------------------------------------------------------------------------------------------------------------
 

@@ -10,14 +10,15 @@ Contract of whoever drives it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from membership.api import Kind, Order, Processor
-from membership.totem import commit, gather, operational, recovery, watch
+from membership.totem import commit, gather, operational, recovery, status, watch
 from membership.totem.control import Alarm, Links, Probe, ProbeAck, TokenAck
 from membership.totem.core import Core, CoreConfig, Effect
 from membership.totem.frames import Piece, Regular, Token
+from membership.totem.history import Names, Times
 from membership.totem.limits import LEAVE_COPIES, MEMBERS_MAX, MESSAGE_MAX, PROCESSORS_MAX, RING_SEQ_JUMP_MAX, RING_SEQ_STEP
 from membership.totem.peers import Peer, ReplayWindow
 from membership.totem.ring import Ring
@@ -26,6 +27,9 @@ from membership.totem.states import TABLE, TIMERS, Event, State
 from membership.totem.wire import Beacon, Body, Commit, Hurry, Join, Leave, decode, encode
 from vcs.errors import ConfigError, RemoteError
 from vcs.model import RingId
+
+if TYPE_CHECKING:
+    from vcs.report import RingReport
 
 Action = Callable[[Core, Any, Any, int], None]
 
@@ -73,8 +77,8 @@ class TotemCore:
         core = self.core
         ring_id = RingId(core.ring_seq + RING_SEQ_STEP, core.local.nodeid)
         core.persist(ring_id.seq)
-        core.ring = Ring(ring_id, (core.local,), core.local)
         core.configure(Kind.REGULAR, ring_id, (core.local,))
+        core.ring = Ring(ring_id, (core.local,), core.local)
         core.arm(Event.HOLD_TIMER, now + core.timing.hold)
         if core.everybody:
             core.arm(Event.MERGE_TIMER, now)
@@ -173,6 +177,10 @@ class TotemCore:
             "resting": core.ring.token.held is not None,
             "counters": dict(sorted(core.counters.items())),
         }
+
+    def ring_report(self, now: int, names: Names, times: Times, io: Mapping[str, int] | None = None) -> RingReport:
+        """What `vcs ring` shows. ``io``: the driver's counters."""
+        return status.report(self.core, now, names, times, io)
 
     # --- receiving ----------------------------------------------------------------------------------------------------------
 
@@ -278,5 +286,7 @@ class TotemCore:
         core = self.core
         if core.raised:
             self._settle(now)
+        if core.history.fresh:
+            core.history.stamp(now)
         effects, core.out = core.out, []
         return effects

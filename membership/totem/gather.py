@@ -49,6 +49,7 @@ def enter(core: Core, now: int, why: str, proc: Iterable[Processor] = (), fail: 
         core.choice = ()
         core.join_pause_ns = JOIN_AGAIN_NS
         core.note("totem_gather", why=why, ring=str(core.ring.id))
+        core.history.gathering(why)
     core.fail |= failed
     core.proc |= failed
     core.proc |= added

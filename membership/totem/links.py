@@ -30,6 +30,8 @@ from membership.totem.limits import (
 NEVER = -(1 << 62)
 FOLLOW_FRAMES = 3
 "Fresh frames in a row on another link, none on the best one, before we follow the peer."
+LOSS_MEMORY = 64
+"Answers over which the loss is smoothed."
 LOST_ASKS = 2
 "Unanswered asks on the best link before another one is tried without being asked for."
 
@@ -38,7 +40,7 @@ class Path:
     """One peer over one link."""
 
     __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "ceiling", "counter", "heard_ns", "kernel", "limit",
-                 "lost", "lost_large", "row", "rttvar_ns", "sent_mark", "srtt_ns", "steady_ns", "waiting")
+                 "loss", "lost", "lost_large", "row", "rttvar_ns", "sent_mark", "srtt_ns", "steady_ns", "waiting")
 
     def __init__(self) -> None:
         self.counter = 0
@@ -63,6 +65,8 @@ class Path:
         self.answered_ns = NEVER
         self.waiting = 0
         "Asks since the last answer."
+        self.loss = 0.0
+        "Part of the asks that went without an answer lately (0 to 1), for people."
         self.srtt_ns = 0
         "Smoothed round trip, 0: none measured."
         self.rttvar_ns = 0
@@ -178,6 +182,8 @@ class LinkTable:
             return
         path = paths[link]
         path.answered += 1
+        unanswered = (path.waiting - 1) / path.waiting if path.waiting > 1 else 0.0
+        path.loss += (unanswered - path.loss) / LOSS_MEMORY
         path.waiting = 0
         path.answered_ns = now
         if rtt_ns is not None:

@@ -37,6 +37,7 @@ class Backend:
     def __init__(self) -> None:
         self.acked: list[int] = []
         self.refuse_leave = True
+        self.ring_report: Any = {}
         self.waits: list[Any] = [
             {"subject": "node node2", "what": "the fence agent", "on": ["node1"], "remedy": "vcs fence ack 2", "since_ms": 65_000},
             {"subject": "group gfs2:data", "what": "the fence of node2", "on": ["node1", "node3"], "remedy": ""},
@@ -79,6 +80,12 @@ class Backend:
 
     def fence_ack(self, nodeid: int) -> None:
         self.acked.append(nodeid)
+
+    def ring(self) -> Any:
+        return self.ring_report
+
+    async def metrics(self) -> str:
+        return "# TYPE vcs_quorate gauge\nvcs_quorate 1.0\n"
 
     def open_channel(self, group: str, explicit: bool) -> Any:
         raise VcsError("no channel here")

@@ -47,6 +47,12 @@ class FakeBackend:
     def why(self) -> Any:
         raise RuntimeError("a bug of ours")
 
+    def ring(self) -> Any:
+        return {"ring": "12.1", "claims": [(1, 2)]}
+
+    async def metrics(self) -> str:
+        raise VcsError("the engine has not been started")
+
     async def leave(self) -> None:
         await asyncio.sleep(0)
         if self.holders:

@@ -22,6 +22,7 @@ from vcs.config.model import (
     DlmConfig,
     FencingConfig,
     LeaseConfig,
+    MetricsConfig,
     NodeConfig,
     QuorumConfig,
     TotemConfig,
@@ -66,7 +67,7 @@ def loads(text: str, source: str = "cluster.toml", base: Path | None = None, wit
     except (ValueError, RecursionError) as error:
         raise ConfigError([_syntax_error(source, error)]) from None
     problems = Problems(source, lines)
-    values = {name: _read_section(section(name), tree, problems) for name in ("cluster", "totem", "quorum", "fencing", "lease", "dlm")}
+    values = {s.name: _read_section(s, tree, problems) for s in SECTIONS if not s.array}
     nodes = _read_nodes(tree, problems)
     _unknown(tree, (), [s.name for s in SECTIONS], problems, what="section", foreign={})
     rules.check(values, nodes, problems)
@@ -246,5 +247,6 @@ def _build(values: Mapping[str, Values], nodes: list[Values], keys: tuple[bytes,
         fencing=FencingConfig(**values["fencing"]),
         lease=LeaseConfig(**values["lease"]),
         dlm=DlmConfig(**values["dlm"]),
+        metrics=MetricsConfig(**values["metrics"]),
         **values["cluster"],
     )

@@ -73,6 +73,12 @@ class DlmConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    listen: str = ""
+    "ADDRESS:PORT of Prometheus' scraper at every node; empty: only `vcs metrics`."
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     name: str
     nodes: tuple[NodeConfig, ...]
@@ -87,6 +93,7 @@ class ClusterConfig:
     fencing: FencingConfig = field(default_factory=FencingConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
     dlm: DlmConfig = field(default_factory=DlmConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def node(self, nodeid: int) -> NodeConfig | None:
         return next((n for n in self.nodes if n.id == nodeid), None)

@@ -32,6 +32,7 @@ def check(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: P
     _check_totem(values, problems)
     _check_multicast(values["totem"], nodes, problems)
     _check_fencing(values["fencing"], problems)
+    _check_metrics(values["metrics"], problems)
 
 
 def _value(values: Values, sec: str, name: str) -> Any:
@@ -202,3 +203,23 @@ def _check_fencing(fencing: Values, problems: Problems) -> None:
     retry, longest = _value(fencing, "fencing", "retry_ms"), _value(fencing, "fencing", "retry_max_ms")
     if longest < retry:
         problems.add(("fencing", "retry_max_ms"), f"{longest} is less than retry_ms ({retry})", f"set it to at least {retry}")
+
+
+def endpoint(listen: str) -> tuple[str, int]:
+    """Address and port of ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``; the address is a literal. Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("no port")
+    address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if (ipaddress.ip_address(address).version == 6) != (address != host):
+        raise ValueError("an IPv6 address stands in brackets, an IPv4 address does not")
+    return address, int(port)
+
+
+def _check_metrics(metrics: Values, problems: Problems) -> None:
+    listen = metrics.get("listen")
+    if listen:
+        try:
+            endpoint(listen)
+        except ValueError:
+            problems.add(("metrics", "listen"), f"{listen!r} is no address with a port", 'write "127.0.0.1:9464", or "[::1]:9464"')

@@ -16,6 +16,7 @@ from vcs.config.model import (
     DlmConfig,
     FencingConfig,
     LeaseConfig,
+    MetricsConfig,
     NodeConfig,
     QuorumConfig,
     TotemConfig,
@@ -133,6 +134,10 @@ SECTIONS: tuple[Section, ...] = (
     Section("dlm", "The kernel's lock manager.", DlmConfig, (
         Key("port", Kind.INT, "TCP or SCTP port.", low=1, high=65535),
         Key("protocol", Kind.STRING, "Transport.", choices=("tcp", "sctp")),
+    )),
+    Section("metrics", "Prometheus.", MetricsConfig, (
+        Key("listen", Kind.STRING, "Where vcsd answers a scraper, for example `127.0.0.1:9464`; anybody who can reach it can read it. "
+            "Empty: nowhere, only `vcs metrics` on the node."),
     )),
 )
 
