@@ -111,7 +111,8 @@ def test_the_loop_is_free_while_the_text_is_made() -> None:
         while not task.done():
             await asyncio.sleep(0.0001)
             turns += 1
-        assert turns > families / 2, f"{turns} turns of the loop, {families} families"
+        # Without giving way, the thread holds the interpreter for 5 ms at a time: three turns.
+        assert turns > 8, f"{turns} turns of the loop, {families} families"
 
     asyncio.run(run())
 
