@@ -17,6 +17,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from membership.api import Engine, EngineContext, Order
+from membership.totem import flow
 from membership.totem.aes import AesGcm
 from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
@@ -87,6 +88,7 @@ class TotemEngine(Engine):
             CoreConfig(self._context.local, nodes, Timing.of(config.totem), stored, links, bool(config.totem.multicast)), self._sealer)
         try:
             self._links = LinkSet(self._own, config, core.core.links, self._readable, self._frame, self._hinted)
+            core.core.window = flow.window(min(link.buffer_bytes for link in self._links.links))
             self._call(core.start(_now()))
             if self._storing is not None:
                 await self._storing

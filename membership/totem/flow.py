@@ -17,18 +17,24 @@ def units(size: int) -> int:
     return size // SEGMENT + 1
 
 
-def allowance(fcc: int, own_sent: int, backlog: int, own_backlog: int, own_last_backlog: int, window: int = WINDOW) -> int:
+def window(buffer_bytes: int) -> int:
+    """Units per rotation that a receive buffer takes. The kernel counts its own bookkeeping, up to as much again as the datagram; and
+    what a member sent after the token may still wait when the next rotation's frames come."""
+    return min(max(buffer_bytes // (2 * 2 * SEGMENT), 1), WINDOW)
+
+
+def allowance(fcc: int, own_sent: int, backlog: int, own_backlog: int, own_last_backlog: int, limit: int = WINDOW) -> int:
     """Units (new frames and repairs) that this visit may send, 0 to PER_VISIT; the last frame may go beyond it.
 
     ``fcc``: units sent in the last rotation, ``own_sent`` our part in it; ``backlog``: sum of the members' queues,
-    ``own_last_backlog`` our part in it.
+    ``own_last_backlog`` our part in it; ``limit``: the window that the token bears.
     """
-    window = min(window, WINDOW)
-    room = min(PER_VISIT, window - max(fcc - own_sent, 0))
+    limit = min(limit, WINDOW)
+    room = min(PER_VISIT, limit - max(fcc - own_sent, 0))
     total = max(backlog - own_last_backlog, 0) + own_backlog
     if own_backlog > 0 and total > own_backlog:
         # A fair share of the window, and never nothing: repairs and a lone message must not starve behind others' queues.
-        room = min(room, max(1, window * own_backlog // total))
+        room = min(room, max(1, limit * own_backlog // total))
     return max(room, 0)
 
 

@@ -32,7 +32,7 @@ _COUNT = struct.Struct(">H")  # messages; then so many u16 lengths, then their b
 _FRAGMENT = struct.Struct(">II")  # total, offset
 _TOKEN = struct.Struct(">BQIQQQIIIIIIBH")
 # type, ring, token_seq, seq, aru, aru_id, rest_at, fcc, backlog, window, repaired, retrans, ranges
-_RANGE = struct.Struct(">IQIB")  # who, first, count, in pieces
+_RANGE = struct.Struct(">IQIB")  # who, first, count, tries
 _PIECE = struct.Struct(">BQIQII")  # type, ring, seq, total, offset
 
 FRAME_OVERHEAD = _REGULAR.size
@@ -72,10 +72,10 @@ FRAGMENT_OVERHEAD = _FRAGMENT.size
 class Regular:
     """A frame: one place in the ring's order. ``body`` is its encoding, kept so that a repair costs nothing."""
 
-    __slots__ = ("body", "inner", "lengths", "origin", "ring", "safe", "seq")
+    __slots__ = ("_own", "body", "inner", "lengths", "origin", "ring", "safe", "seq")
 
     def __init__(self, ring: RingId, seq: int, origin: int, safe: bool, body: bytes,
-                 lengths: tuple[int, ...] | None, inner: Regular | None) -> None:
+                 lengths: tuple[int, ...] | None, inner: Regular | None, own: Content | None = None) -> None:
         self.ring = ring
         self.seq = seq
         self.origin = origin
@@ -86,9 +86,13 @@ class Regular:
         "Of the messages inside; None: a fragment, or a frame of recovery."
         self.inner = inner
         "The old ring's frame inside, if this is one of recovery."
+        self._own = own
+        "What it was made from, here: need not be cut out again."
 
     def content(self) -> Content:
         """What it carries, cut out of ``body``; nothing if it is a frame of recovery."""
+        if self._own is not None:
+            return self._own
         if self.inner is not None:
             return ()
         body, lengths = self.body, self.lengths
@@ -140,8 +144,8 @@ class Range(NamedTuple):
     who: int
     first: int
     last: int
-    pieces: bool = False
-    "It was repaired in vain before: send large ones in pieces that are lost one by one."
+    tries: int = 0
+    "So many requests for them were in vain: see repair.py for who serves the next one, and how."
 
 
 class Piece(NamedTuple):
@@ -172,7 +176,7 @@ def make_regular(ring: RingId, seq: int, origin: int, safe: bool, content: Conte
     lengths = tuple(map(len, content))
     head = _REGULAR.pack(REGULAR, SAFE if safe else 0, ring.seq, ring.rep, seq, origin)
     body = b"".join((head, _COUNT.pack(len(lengths)), _lengths(len(lengths)).pack(*lengths), *content))
-    return Regular(ring, seq, origin, safe, body, lengths, None)
+    return Regular(ring, seq, origin, safe, body, lengths, None, content)
 
 
 def make_encapsulated(ring: RingId, seq: int, origin: int, inner: Regular) -> Regular:
@@ -186,7 +190,7 @@ def encode_token(t: Token) -> bytes:
                        t.retrans, len(t.rtr))
     if not t.rtr:
         return head
-    return head + b"".join(_RANGE.pack(who, first, last - first + 1, pieces) for who, first, last, pieces in t.rtr)
+    return head + b"".join(_RANGE.pack(who, first, last - first + 1, tries) for who, first, last, tries in t.rtr)
 
 
 def encode_piece(piece: Piece) -> bytes:
@@ -232,13 +236,13 @@ def decode_token(body: bytes) -> Token:
     token = Token(RingId(ring_seq, rep), token_seq, seq, aru, aru_id, fcc, backlog, bool(retrans), None, rest_at, window, repaired)
     low, before = 0, 0
     for at in range(_TOKEN.size, len(body), _RANGE.size):
-        who, first, n, pieces = _RANGE.unpack_from(body, at)
+        who, first, n, tries = _RANGE.unpack_from(body, at)
         if who != before:
             require(who > before, "ranges out of order")
             low, before = 0, who
-        require(0 < n <= RANGE_MAX and first > low and first + n - 1 <= seq and pieces <= 1, "bad range")
+        require(0 < n <= RANGE_MAX and first > low and first + n - 1 <= seq, "bad range")
         low = first + n - 1
-        token.rtr.append(Range(who, first, low, bool(pieces)))
+        token.rtr.append(Range(who, first, low, tries))
     return token
 
 

@@ -36,16 +36,19 @@ RTR_RANGES_MAX = 64
 "Ranges of missing frames in one token."
 RANGE_MAX = STORE_MAX
 "Frames in one such range."
-WINDOW = 1024
-"Units of SEGMENT bytes that all members together send per rotation; two rotations' worth must fit into a receive buffer of 4 MiB."
-PER_VISIT = 512
+WINDOW = 2048
+"""Units of SEGMENT bytes that all members together send per rotation. Two rotations' worth must fit into a receive buffer: a driver
+tells the core what its buffers take (Core.window)."""
+PER_VISIT = 1024
 "Units that one member sends per visit of the token."
-AHEAD = 256
+AHEAD = 1024
 "Units of them that it may send after the token, which is then on its way already (the accelerated ring); 0: the classic ring."
 ASK_AGAIN_NS = 1_000_000
 "A frame that did not come after two requests is asked for again after so long, then after twice as long, and so on..."
 ASK_AGAIN_MAX_NS = 64_000_000
 "... up to this."
+TRIES_MAX = 200
+"Up to which requests for one frame are counted; then from 1 again."
 STALL_MIN_NS = 250_000
 "A token that goes round without moving anything rests for so long, then for twice as long, and so on..."
 STALL_MAX_NS = 16_000_000

@@ -6,7 +6,7 @@ from __future__ import annotations
 from membership.api import Processor, Rotation
 from membership.totem import token as token_rules
 from membership.totem import watch
-from membership.totem.core import Core, Deliver
+from membership.totem.core import Core, Deliver, DeliverMessages
 from membership.totem.frames import Regular, Token, make_regular
 from membership.totem.limits import AHEAD, IDLE_ROTATIONS, ROTATION_INTERVAL_NS
 from membership.totem.ring import Ring
@@ -89,12 +89,21 @@ def on_submit(core: Core, _sender: object, _message: object, now: int) -> None:
     if not ring.others:
         pump_alone(core, ring)
     elif ring.token.held is not None:
+        before = len(core.out)
         release(core, None, None, now)
+        _told_first(core, before)
     elif ring.token.calm and not ring.token.hurried:
         place = ring.resting_place
         if place != core.local.nodeid:
             ring.token.hurried = True
             core.send_message((place,), Hurry(ring.id))
+
+
+def _told_first(core: Core, before: int) -> None:
+    """Nobody waits for what is sent from rest, and the sender's own clients wait for what it says: that goes up first."""
+    out = core.out
+    if out and isinstance(out[-1], DeliverMessages):
+        out.insert(before, out.pop())
 
 
 def pump_alone(core: Core, ring: Ring) -> None:

@@ -5,12 +5,15 @@ A member asks for what it lacks through the token, by name, so that a holder sen
 first two requests follow each other at the token's pace; then each waits twice as long as the one before, or a member that cannot be
 reached would have the same frames sent to it at every rotation. When one of them comes, the others need not wait. From the second
 request on, a frame that needs several segments comes in pieces, which are lost one by one and kept until they are complete.
+
+The first member on the token's way that holds a frame serves a request. That may be the one whose way to the asker is broken, so from
+the third request on the next members after the asker leave it alone: one of them, then two, and so on, round and round.
 """
 
 from __future__ import annotations
 
 from membership.totem.frames import Piece, Range
-from membership.totem.limits import ASK_AGAIN_MAX_NS, ASK_AGAIN_NS, PIECE_MAX, PIECED_MAX
+from membership.totem.limits import ASK_AGAIN_MAX_NS, ASK_AGAIN_NS, PIECE_MAX, PIECED_MAX, TRIES_MAX
 
 
 class Asks:
@@ -33,17 +36,16 @@ class Asks:
         for first, last in missing:
             for seq in range(first, last + 1):
                 times, at = before.get(seq, (0, 0))
-                pieces = times > 0
-                joins = bool(out) and out[-1].last == seq - 1 and out[-1].pieces == pieces
+                joins = bool(out) and out[-1].last == seq - 1 and out[-1].tries == times
                 if (now < at and not here) or (not joins and len(out) == most):
                     after[seq] = (times, at)
                     continue
                 if joins:
                     out[-1] = out[-1]._replace(last=seq)
                 else:
-                    out.append(Range(who, seq, seq, pieces))
-                wait = min(ASK_AGAIN_NS << times - 1, ASK_AGAIN_MAX_NS) if times else 0
-                after[seq] = (min(times + 1, 16), now + wait)
+                    out.append(Range(who, seq, seq, times))
+                wait = min(ASK_AGAIN_NS << min(times - 1, 16), ASK_AGAIN_MAX_NS) if times else 0
+                after[seq] = (times + 1 if times < TRIES_MAX else 1, now + wait)
         self._asked = after
         return out
 
@@ -51,27 +53,32 @@ class Asks:
         self._asked = {}
 
 
-def wanted(rtr: list[Range], low: int, high: int, askers: tuple[int, ...]) -> dict[int, tuple[list[int], bool]]:
-    """seq -> (who asks for it, whether in pieces) for the frames in ``low`` to ``high``, ascending."""
+def wanted(rtr: list[Range], low: int, high: int, distance: dict[int, int]) -> dict[int, tuple[list[int], bool]]:
+    """seq -> (who asks us for it, whether in pieces) for the frames in ``low`` to ``high``, ascending.
+
+    ``distance``: of each other member to us, in hops of the token.
+    """
     found: dict[int, tuple[list[int], bool]] = {}
-    for who, first, last, pieces in rtr:
-        if who not in askers:
+    others = len(distance)
+    for who, first, last, tries in rtr:
+        hops = distance.get(who, 0)
+        if not hops or (tries > 1 and hops <= (tries - 1) % others):
             continue
         for seq in range(max(first, low), min(last, high) + 1):
-            others, cut = found.get(seq, ((), False))
-            found[seq] = ([*others, who], cut or pieces)
+            askers, cut = found.get(seq, ((), False))
+            found[seq] = ([*askers, who], cut or tries > 0)
     return dict(sorted(found.items()))
 
 
-def without(rtr: list[Range], served: set[int], who: int) -> list[Range]:
-    """``rtr`` less the frames in ``served`` and what ``who`` asked for."""
+def without(rtr: list[Range], served: set[tuple[int, int]], who: int) -> list[Range]:
+    """``rtr`` less what was ``served``, as (who, seq), and what ``who`` asked for."""
     out: list[Range] = []
     for r in rtr:
         if r.who == who:
             continue
         start = r.first
         for seq in range(r.first, r.last + 1) if served else ():
-            if seq in served:
+            if (r.who, seq) in served:
                 if start < seq:
                     out.append(r._replace(first=start, last=seq - 1))
                 start = seq + 1

@@ -55,8 +55,8 @@ class TokenState:
 class Ring:
     """An installed ring or one that is being formed."""
 
-    __slots__ = ("aru", "asks", "by_id", "delivered", "high", "id", "local", "members", "nodeids", "others", "pieces", "predecessor",
-                 "released", "safe_upto", "store", "stored_bytes", "successor", "token")
+    __slots__ = ("aru", "asks", "by_id", "delivered", "distance", "high", "id", "local", "members", "nodeids", "others", "pieces",
+                 "predecessor", "released", "safe_upto", "store", "stored_bytes", "successor", "token")
 
     def __init__(self, ring: RingId, members: tuple[Processor, ...], local: Processor) -> None:
         self.id = ring
@@ -66,6 +66,8 @@ class Ring:
         self.by_id = {p.nodeid: p for p in members}
         self.others = tuple(n for n in self.nodeids if n != local.nodeid)
         at = self.nodeids.index(local.nodeid)
+        self.distance = {n: (at - i) % len(members) for i, n in enumerate(self.nodeids) if n != local.nodeid}
+        "Hops that the token takes from each other member to us."
         self.successor = self.nodeids[(at + 1) % len(members)]
         self.predecessor = self.nodeids[at - 1]
         self.store: dict[int, Regular] = {}

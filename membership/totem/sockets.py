@@ -21,7 +21,7 @@ from membership.totem import segment
 from membership.totem.limits import DATAGRAM_MAX
 from vcs.errors import VcsError
 
-BUFFER_BYTES = 4 << 20
+BUFFER_BYTES = 8 << 20
 "Asked of the kernel for datagrams that wait, each way; an unprivileged process may get less."
 DRAIN_MAX = 128
 "Datagrams (or trains of them) read in one go before the loop's other work gets its turn."
@@ -156,6 +156,11 @@ class LinkSocket:
 
     def fileno(self) -> int:
         return self.sock.fileno()
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What the kernel granted for datagrams that wait, its own bookkeeping included."""
+        return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self.readers)
 
     def close(self) -> None:
         for sock in self.readers:

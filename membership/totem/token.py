@@ -103,7 +103,7 @@ def stall(ring: Ring, token: Token) -> int:
     state = ring.token
     if (ring.resting_place != ring.local.nodeid or token.seq != state.prev_seq or token.aru != state.prev_aru or token.backlog
             or token.aru == token.seq
-            or any(seq in ring.store for seq in wanted(token.rtr, ring.released + 1, ring.high, ring.others))):
+            or any(seq in ring.store for seq in wanted(token.rtr, ring.released + 1, ring.high, ring.distance))):
         state.stalled = 0
         return 0
     state.stalled += 1
@@ -128,9 +128,9 @@ def _serve(core: Core, ring: Ring, token: Token, room: int) -> int:
     """Send again what others miss and we hold, to them alone; how many units."""
     if not token.rtr:
         return 0
-    served: set[int] = set()
-    sent = 0
-    for seq, (who, pieces) in wanted(token.rtr, ring.released + 1, ring.high, ring.others).items():
+    served: set[tuple[int, int]] = set()
+    frames = sent = 0
+    for seq, (who, pieces) in wanted(token.rtr, ring.released + 1, ring.high, ring.distance).items():
         if sent >= room:
             break
         frame = ring.store.get(seq)
@@ -143,11 +143,12 @@ def _serve(core: Core, ring: Ring, token: Token, room: int) -> int:
             core.send(tuple(who), frame.body)
         for nodeid in who:
             core.links.lost(nodeid, len(frame.body))
-        served.add(seq)
+            served.add((nodeid, seq))
+        frames += 1
         sent += flow.units(len(frame.body))
-    core.counters["repaired"] += len(served)
-    token.repaired = (token.repaired + len(served)) & flow.COUNT_MAX
     if served:
+        core.counters["repaired"] += frames
+        token.repaired = (token.repaired + frames) & flow.COUNT_MAX
         token.rtr = without(token.rtr, served, ring.local.nodeid)
     return sent
 

@@ -47,7 +47,7 @@ class Liar:
             case 0:
                 seq = self.number()
                 aru = min(seq, self.number())
-                rtr = [frames.Range(rng.choice((1, 2, 3, 99)), 1, min(seq, 40), rng.random() < 0.5)] if seq and rng.random() < 0.5 else []
+                rtr = [frames.Range(rng.choice((1, 2, 3, 99)), 1, min(seq, 40), rng.randrange(256))] if seq and rng.random() < 0.5 else []
                 seen = max(h.core.core.ring.token.seen for h in self.others)
                 return frames.encode_token(frames.Token(
                     self.ring(), rng.choice((1, seen + 1, seen + 2, 2**63)), seq, aru, rng.choice((0, 1, 2, 99)),

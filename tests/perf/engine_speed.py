@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How fast the engine is by itself, without clients: to see what a change of the hot path costs. `make bench-totem` compares; this profiles.
+"""How fast the engine is by itself, without clients: what a change of the hot path costs. `make bench-totem` compares; this profiles.
 
     python -m tests.perf.engine_speed cores [--profile]       three cores in one process, handed each other's frames directly
     python -m tests.perf.engine_speed udp [--netns]           three processes over 127.0.79.x, or in network namespaces (root)
@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from membership.api import Configuration, EngineContext, EngineEvent, Message, Order, Processor
-from membership.totem.aes import aes_gcm
+from membership.totem.aes import AesGcm
 from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Send
 from membership.totem.driver import TotemEngine
 from membership.totem.engine import TotemCore
@@ -62,7 +62,7 @@ class Direct:
         self.frames: deque[tuple[int, bytes]] = deque()
         self.told = [0] * (NODES + 1)
         self.cores = {
-            p.nodeid: TotemCore(CoreConfig(p, tuple(range(1, NODES + 1)), Timing.of(TOTEM)), Sealer("speed", p, aes_gcm(KEY))) for p in who}
+            p.nodeid: TotemCore(CoreConfig(p, tuple(range(1, NODES + 1)), Timing.of(TOTEM)), Sealer("speed", p, AesGcm(KEY))) for p in who}
         for n, core in self.cores.items():
             self.run(n, core.start(self.now))
         while len(self.cores[1].core.ring.members) < NODES or self.cores[1].core.forming is not None:

@@ -117,7 +117,7 @@ def test_holes_are_asked_for_one_rotation_later_as_ranges() -> None:
     token = pass_token(core, ring, frames.Token(RING, seq=6, aru=0, aru_id=3))
     assert token.rtr == [], "they may be on their way from others than the token's sender"
     pass_token(core, ring, token)
-    assert token.rtr == [(2, 1, 1, False), (2, 3, 5, False)]
+    assert token.rtr == [(2, 1, 1, 0), (2, 3, 5, 0)]
 
 
 def test_repairs_are_served_and_struck_off() -> None:
@@ -125,7 +125,7 @@ def test_repairs_are_served_and_struck_off() -> None:
     for s in (1, 2, 4):
         ring.add(frame(s))
     token = pass_token(core, ring, frames.Token(RING, seq=4, aru=0, aru_id=3, rtr=[frames.Range(3, 1, 4)]))
-    assert token.rtr == [(3, 3, 3, False)]
+    assert token.rtr == [(3, 3, 3, 0)]
     assert core.counters["repaired"] == token.repaired == 3
     assert [s.to for s in core.out if isinstance(s, Send)] == [(3,)] * 4, "to the member that asked, and the token to the successor"
 
@@ -135,7 +135,7 @@ def test_large_frames_that_were_repaired_in_vain_are_sent_in_pieces() -> None:
     large = frames.make_regular(RING, 1, 2, False, [bytes(5000)])
     ring.add(large)
     ring.add(frame(2))
-    rtr = [frames.Range(1, 1, 2, True), frames.Range(3, 1, 1, False)]
+    rtr = [frames.Range(1, 1, 2, 1), frames.Range(3, 1, 1)]
     pass_token(core, ring, frames.Token(RING, seq=2, aru=0, aru_id=3, rtr=rtr))
     to = [s.to for s in core.out if isinstance(s, Send)]
     assert to == [(1, 3)] * 4 + [(1,), (3,)]
@@ -145,6 +145,16 @@ def test_large_frames_that_were_repaired_in_vain_are_sent_in_pieces() -> None:
     assert whole[:-1] == [None] * 3
     assert whole[-1] is not None and whole[-1].body == large.body
     assert not other.pieces
+
+
+def test_who_serves_in_vain_gives_way_to_the_next_holder() -> None:
+    """The way from the asker's successor to the asker may be broken: from the third request on others serve, in turn."""
+    n = 5
+    for tries in range(12):
+        serving = [hops for hops in range(1, n) if wanted(
+            [frames.Range(9, 3, 3, tries)], 1, 9, {9: hops, **{m: 1 for m in range(n - 2)}})]
+        assert serving[0] == (1 if tries < 2 else (tries - 1) % (n - 1) + 1)
+        assert serving[-1] == n - 1, "somebody always serves"
 
 
 def test_pieces_take_bounded_memory_and_the_lowest_frames_come_first() -> None:
@@ -162,9 +172,9 @@ def test_pieces_take_bounded_memory_and_the_lowest_frames_come_first() -> None:
 def test_a_hole_is_asked_for_less_and_less_often() -> None:
     """A member that cannot be repaired: requests at the token's pace of 1/ms would be 10 000 in ten seconds."""
     asks = Asks()
-    asked = [(ms, r.pieces) for ms in range(10_000) for r in asks.due(7, [(5, 5)], ms * 1_000_000, 8)]
+    asked = [(ms, r.tries) for ms in range(10_000) for r in asks.due(7, [(5, 5)], ms * 1_000_000, 8)]
     assert [ms for ms, _ in asked[:6]] == [0, 1, 2, 4, 8, 16]
-    assert [pieces for _, pieces in asked[:3]] == [False, True, True]
+    assert [tries for _, tries in asked[:4]] == [0, 1, 2, 3]
     assert len(asked) < 170
     assert asks.due(7, [], 0, 8) == []
     assert len(asks) == 0, "what is here is forgotten"
@@ -209,11 +219,11 @@ def numbers(rtr: list[frames.Range], who: int) -> set[int]:
 @given(ranges, ranges, ranges, ranges)
 def test_who_wants_what(mine: set[int], second: set[int], third: set[int], served: set[int]) -> None:
     rtr = as_ranges(1, mine) + as_ranges(2, second) + as_ranges(3, third)
-    got = wanted(rtr, 10, 50, (2, 3))
+    got = wanted(rtr, 10, 50, {2: 1, 3: 2})
     assert {n for n, (who, _) in got.items() if 2 in who} == {n for n in second if 10 <= n <= 50}
     assert {n for n, (who, _) in got.items() if 3 in who} == {n for n in third if 10 <= n <= 50}
     assert list(got) == sorted(got)
-    left = without(rtr, served, 1)
+    left = without(rtr, {(who, n) for who in (2, 3) for n in served}, 1)
     assert left == sorted(left)
     assert (numbers(left, 1), numbers(left, 2), numbers(left, 3)) == (set(), second - served, third - served)
 
@@ -291,6 +301,11 @@ def test_counters_never_wrap(counter: int, now: int, before: int) -> None:
 ])
 def test_allowance(fcc: int, own_sent: int, backlog: int, own: int, own_last: int, window: int, room: int, why: str) -> None:
     assert flow.allowance(fcc, own_sent, backlog, own, own_last, window) == room, why
+
+
+@pytest.mark.parametrize(("granted", "units"), [(16 << 20, WINDOW), (8 << 20, 1497), (425_984, 76), (0, 1)])
+def test_window_of_a_receive_buffer(granted: int, units: int) -> None:
+    assert flow.window(granted) == units
 
 
 def test_units() -> None:
