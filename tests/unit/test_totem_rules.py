@@ -152,7 +152,7 @@ def test_who_serves_in_vain_gives_way_to_the_next_holder() -> None:
     n = 5
     for tries in range(12):
         serving = [hops for hops in range(1, n) if wanted(
-            [frames.Range(9, 3, 3, tries)], 1, 9, {9: hops, **{m: 1 for m in range(n - 2)}})]
+            [frames.Range(9, 3, 3, tries)], 1, 9, {9: hops, **dict.fromkeys(range(n - 2), 1)})]
         assert serving[0] == (1 if tries < 2 else (tries - 1) % (n - 1) + 1)
         assert serving[-1] == n - 1, "somebody always serves"
 
