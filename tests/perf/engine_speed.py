@@ -109,69 +109,80 @@ def cores(size: int, single: bool, seconds: float) -> dict[str, float]:
 # --- processes over UDP -----------------------------------------------------------------------------------------------------
 
 
-async def node(nodeid: int, size: int, single: bool, seconds: float, idle: bool, addresses: list[str]) -> None:
+class Node:
     """One node; the first floods (or speaks now and then), all say at the end what they were told and what it cost them."""
-    loop = asyncio.get_running_loop()
-    count, payload = bundle(size, single)
-    members = 0
-    told = outstanding = 0
-    flooding = False
-    times: list[float] = []
-    answered = asyncio.Event()
 
-    def sink(event: EngineEvent) -> None:
-        nonlocal members, told, outstanding
+    def __init__(self, args: argparse.Namespace, folder: str) -> None:
+        self.nodeid, self.idle, self.seconds, self.size = args.node, args.idle, args.seconds, args.size[0]
+        self.count, self.payload = bundle(self.size, args.single)
+        self.members = self.told = self.outstanding = 0
+        self.flooding = False
+        self.answered = asyncio.Event()
+        nodes = tuple(NodeConfig(n, f"n{n}", (a,)) for n, a in enumerate(args.addresses.split(","), 1))
+        local = Processor(self.nodeid, int.from_bytes(os.urandom(7), "big") + 1, int.from_bytes(os.urandom(7), "big") + 1)
+        config = ClusterConfig("speed", nodes, KEY, totem=TOTEM)
+        self.engine = TotemEngine(EngineContext(config, local, folder, self.sink, lambda _name, _fields: None))
+
+    def sink(self, event: EngineEvent) -> None:
         if type(event) is Message:
-            told += 1
-            if event.sender.nodeid == nodeid:
-                outstanding -= len(payload)
-                if idle:
-                    answered.set()
-                elif flooding:
-                    refill()
+            self.told += 1
+            if event.sender.nodeid == self.nodeid:
+                self.outstanding -= len(self.payload)
+                self.answered.set()
+                if self.flooding:
+                    self.refill()
         elif isinstance(event, Configuration):
-            members = len(event.members)
+            self.members = len(event.members)
 
-    def refill() -> None:
-        nonlocal outstanding
-        while outstanding < OUTSTANDING:
-            outstanding += len(payload)
-            engine.submit(payload)
+    def refill(self) -> None:
+        while self.outstanding < OUTSTANDING:
+            self.outstanding += len(self.payload)
+            self.engine.submit(self.payload)
 
-    config = ClusterConfig("speed", tuple(NodeConfig(n, f"n{n}", (a,)) for n, a in enumerate(addresses, 1)), KEY, totem=TOTEM)
-    local = Processor(nodeid, int.from_bytes(os.urandom(7), "big") + 1, int.from_bytes(os.urandom(7), "big") + 1)
-    with tempfile.TemporaryDirectory() as folder:
-        engine = TotemEngine(EngineContext(config, local, folder, sink, lambda _name, _fields: None))
-        await engine.start()
-        while members < NODES:
+    async def pings(self) -> list[float]:
+        """Seconds from submit to own delivery, sorted."""
+        times: list[float] = []
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            await asyncio.sleep(0.02)
+            self.answered.clear()
+            at = time.perf_counter()
+            self.engine.submit(self.payload)
+            await self.answered.wait()
+            times.append(time.perf_counter() - at)
+        return sorted(times)
+
+    async def run(self) -> None:
+        await self.engine.start()
+        while self.members < NODES:
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.5)
-        usage, began, first = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), told
-        if nodeid == 1 and idle:
-            while time.perf_counter() - began < seconds:
-                await asyncio.sleep(0.02)
-                answered.clear()
-                at = time.perf_counter()
-                engine.submit(payload)
-                await answered.wait()
-                times.append(time.perf_counter() - at)
-        elif nodeid == 1:
-            flooding = True
-            refill()
-        if not times:
-            await asyncio.sleep(seconds)
-        flooding = False
+        usage, began, first = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter(), self.told
+        times: list[float] = []
+        if self.nodeid == 1 and self.idle:
+            times = await self.pings()
+        else:
+            self.flooding = self.nodeid == 1
+            if self.flooding:
+                self.refill()
+            await asyncio.sleep(self.seconds)
+            self.flooding = False
         spent, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
         cpu = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
-        rate = (told - first) * count / spent
-        times.sort()
+        rate = (self.told - first) * self.count / spent
+        told = {"median_us": round(times[len(times) // 2] * 1e6), "p99_us": round(times[len(times) * 99 // 100] * 1e6)} if times else {}
+        status = self.engine.status()
         print(json.dumps({
-            "node": nodeid, "messages_s": round(rate), "mb_s": round(rate * size / 1e6, 1), "cpu": round(cpu / spent, 2),
-            "us_cpu_per_payload": round(cpu / max(told - first, 1) * 1e6, 1),
-            **({"median_us": round(times[len(times) // 2] * 1e6), "p99_us": round(times[len(times) * 99 // 100] * 1e6)} if times else {}),
-            "counters": engine.status()["counters"], "io": engine.status()["io"]}), flush=True)
-        await loop.run_in_executor(None, sys.stdin.read)  # the others may still be measuring
-        await engine.leave()
+            "node": self.nodeid, "messages_s": round(rate), "mb_s": round(rate * self.size / 1e6, 1), "cpu": round(cpu / spent, 2),
+            "us_cpu_per_payload": round(cpu / max(self.told - first, 1) * 1e6, 1), **told, "counters": status["counters"],
+            "io": status["io"]}), flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # the others may still be measuring
+        await self.engine.leave()
+
+
+async def node(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        await Node(args, folder).run()
 
 
 @contextlib.contextmanager
@@ -239,7 +250,7 @@ def main() -> None:
     if args.profile and args.mode in ("cores", "node"):
         profile.enable()
     if args.mode == "node":
-        asyncio.run(node(args.node, args.size[0], args.single, args.seconds, args.idle, args.addresses.split(",")))
+        asyncio.run(node(args))
     for size in args.size or SIZES:
         if args.mode == "cores":
             print(f"  {size:6} B  " + "  ".join(f"{k} {v:.0f}" for k, v in cores(size, args.single, args.seconds).items()))
