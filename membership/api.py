@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from vcs.errors import VcsError
 from vcs.model import RingId
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class Engine(ABC):
     def submit(self, payload: bytes, order: Order = Order.AGREED) -> None:
         """Queue a message. It is delivered to its sender too. Raises VcsError when larger than ``max_message`` or when the queue
         is full (the named limit of the engine)."""
+
+    def reconfigure(self, config: ClusterConfig) -> None:
+        """Take another configuration while running. Raises VcsError, with nothing changed, when that needs a restart."""
+        raise VcsError("this engine takes another configuration at its start only", "restart it")
 
     @property
     @abstractmethod

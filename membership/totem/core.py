@@ -22,7 +22,7 @@ from membership.totem.peers import Peer
 from membership.totem.ring import Ring
 from membership.totem.seal import Sealer
 from membership.totem.states import Event, State
-from membership.totem.suspects import Watch
+from membership.totem.suspects import Clock, Watch
 from membership.totem.wire import NO_RING, Body, Entry, encode
 from vcs.model import RingId
 
@@ -171,6 +171,22 @@ class Core:
         "It has not been sent to everybody yet."
         self.join_ns = -(1 << 62)
         self.join_pause_ns = 0
+
+    def set_nodes(self, nodes: tuple[int, ...]) -> None:
+        """Who is configured. What is known of others stays as long as a ring may name them."""
+        for nodeid, peer in list(self.peers.items()):
+            peer.configured = nodeid in nodes
+            if not peer.configured and self.state is State.OPERATIONAL and nodeid not in self.ring.by_id:
+                del self.peers[nodeid], self.watch.clocks[nodeid]
+                self.links.remove(nodeid)
+                self.watch.forget(nodeid)
+        for nodeid in nodes:
+            if nodeid != self.local.nodeid and nodeid not in self.peers:
+                self.peers[nodeid] = Peer(nodeid)
+                self.watch.clocks[nodeid] = Clock()
+                self.links.add(nodeid)
+        self.nodes = nodes
+        self.everybody = tuple(n for n in nodes if n != self.local.nodeid)
 
     # --- small verbs --------------------------------------------------------------------------------------------------------
 

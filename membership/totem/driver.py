@@ -122,6 +122,29 @@ class TotemEngine(Engine):
         self._call(self._core.submit(payload, order, _now()))
         self._rearm()
 
+    def reconfigure(self, config: ClusterConfig) -> None:
+        """Other keys, peers, addresses of peers, timing. Each node in turn; docs/man/cluster.toml.5.md tells in which order."""
+        core, links = self._core, self._links
+        if core is None or links is None:
+            raise VcsError("the engine is not running")
+        own = config.node(self._own.id)
+        fixed = [(own.addresses if own else (), self._own.addresses, "this node's own addresses"),
+                 (config.totem.port, self._config.totem.port, "the port"), (config.name, self._config.name, "the cluster's name"),
+                 (config.totem.multicast, self._config.totem.multicast, "multicast groups")]
+        for new, old, what in fixed:
+            if new != old:
+                raise VcsError(f"{what} cannot change while the engine runs", "restart vcsd on this node")
+        suites = keys(config)
+        nodes = tuple(sorted(n.id for n in config.nodes))
+        links.reconfigure(config)
+        self._sealer.rekey(*suites)
+        core.core.timing = Timing.of(config.totem)
+        self._config = config
+        self._call(core.reconfigure(nodes, _now()))
+        links.measure()
+        self._inform_guardian()
+        self._rearm()
+
     @property
     def max_message(self) -> int:
         return MESSAGE_MAX

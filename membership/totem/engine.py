@@ -153,6 +153,23 @@ class TotemCore:
             core.links.mtu(nodeid, link, value)
         return self._effects(now)
 
+    def reconfigure(self, nodes: tuple[int, ...], now: int) -> list[Effect]:
+        """Other nodes are configured from now on: ascending, ours among them. Who is no longer has left. Who is added again must be
+        started again: the former incarnation of a node that left is never heard. Raises ConfigError."""
+        core = self.core
+        if core.local.nodeid not in nodes or len(nodes) > MEMBERS_MAX:
+            raise ConfigError([f"node {core.local.nodeid} must be one of at most {MEMBERS_MAX} configured nodes"])
+        core.set_nodes(nodes)
+        for peer in core.peers.values():
+            gone = peer.current
+            if not peer.configured and gone is not None and not self._closed:
+                peer.retire()
+                self._dispatch(Event.LEAVE, gone, Leave(core.ring.id), now)
+                self._settle(now)
+        if core.state is State.OPERATIONAL and core.everybody:
+            core.arm(Event.MERGE_TIMER, now)
+        return self._effects(now)
+
     def last_gasp(self) -> bytes:
         """The frame that somebody else sends to all peers when this process has died. After it nothing of this incarnation counts."""
         return self.core.sealer.seal_last(encode(Leave(self.core.ring.id, gasp=True)))
@@ -175,6 +192,7 @@ class TotemCore:
             "stored": len(core.ring.store),
             "queued": len(core.queue),
             "resting": core.ring.token.held is not None,
+            "links": core.links.status(),
             "counters": dict(sorted(core.counters.items())),
         }
 
@@ -189,7 +207,7 @@ class TotemCore:
         core.arrived_on = link
         sender, counter, body = core.sealer.open(data)
         peer = core.peers.get(sender.nodeid)
-        if peer is None:
+        if peer is None or not peer.configured:
             core.count("dropped_own" if sender.nodeid == core.local.nodeid else "dropped_unknown_node")
             return
         if sender == peer.current:

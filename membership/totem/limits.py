@@ -97,6 +97,10 @@ LINK_RETURN_NS = 2_000_000_000
 "A link that failed must answer for so long before it is preferred again; doubled each time,"
 LINK_RETURN_MAX_NS = 60_000_000_000
 "and at most this."
+LINK_CHECK_NS = 500_000_000
+"How often links that carry nothing are tried."
+NEWS_MAX = 256
+"Changes of links that wait to be told to people."
 LINKS_MAX = 3
 "Links of one cluster: the kernel's lock manager takes no more addresses per node."
 RTO_MIN_NS = 10_000_000

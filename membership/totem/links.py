@@ -19,9 +19,11 @@ from collections.abc import Iterable, Iterator
 
 from membership.totem.limits import (
     DATAGRAM_MAX,
+    LINK_CHECK_NS,
     LINK_RETURN_MAX_NS,
     LINK_RETURN_NS,
     LOST_SAMPLE,
+    NEWS_MAX,
     SEGMENT_PAYLOAD_MIN,
     SMALL_SEGMENT,
     STEPS_DOWN,
@@ -33,14 +35,14 @@ FOLLOW_FRAMES = 3
 LOSS_MEMORY = 64
 "Answers over which the loss is smoothed."
 LOST_ASKS = 2
-"Unanswered asks on the best link before another one is tried without being asked for."
+"Unanswered asks in a row on a link before it counts as failed for people, and before we follow nobody to it."
 
 
 class Path:
     """One peer over one link."""
 
-    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "ceiling", "counter", "heard_ns", "kernel", "limit",
-                 "loss", "lost", "lost_large", "row", "rttvar_ns", "sent_mark", "srtt_ns", "steady_ns", "waiting")
+    __slots__ = ("answered", "answered_ns", "asked", "asked_ns", "broke_ns", "ceiling", "counter", "failed", "heard_ns", "kernel",
+                 "limit", "loss", "lost", "lost_large", "row", "rttvar_ns", "sent_mark", "srtt_ns", "steady_ns", "waiting")
 
     def __init__(self) -> None:
         self.counter = 0
@@ -67,6 +69,8 @@ class Path:
         "Asks since the last answer."
         self.loss = 0.0
         "Part of the asks that went without an answer lately (0 to 1), for people."
+        self.failed = False
+        "Nothing comes back on it, which people were told."
         self.srtt_ns = 0
         "Smoothed round trip, 0: none measured."
         self.rttvar_ns = 0
@@ -77,6 +81,10 @@ class Path:
 
     def set_limit(self) -> None:
         self.limit = max(min(self.kernel, self.ceiling), SEGMENT_PAYLOAD_MIN)
+
+    def status(self) -> dict[str, int]:
+        return {"asked": self.asked, "answered": self.answered, "unanswered": self.waiting, "rtt_us": self.srtt_ns // 1000,
+                "segment": self.limit}
 
     def measured(self, rtt_ns: int) -> None:
         """RFC 6298, section 2."""
@@ -93,6 +101,12 @@ class LinkTable:
     def __init__(self, peers: Iterable[int], count: int, multicast: bool = False) -> None:
         self.count = count
         self.multicast = multicast
+        self.checked_ns = NEVER
+        "When the links that carry nothing were last tried."
+        self.news: list[tuple[int, int]] = []
+        "(peer, link) that failed or came back, for people."
+        self.doubtful: set[int] = set()
+        "Peers that missed something: perhaps their best link has failed, which a question on every link will show."
         self.deaf: set[int] = set()
         "Peers that multicast does not reach."
         self.frames = 0
@@ -117,6 +131,7 @@ class LinkTable:
         self.paths.pop(nodeid, None)
         self.best.pop(nodeid, None)
         self.deaf.discard(nodeid)
+        self.doubtful.discard(nodeid)
         self._summarise()
 
     def forget(self, nodeid: int) -> None:
@@ -169,11 +184,13 @@ class LinkTable:
         path.asked += 1
         path.waiting += 1
         path.asked_ns = now
-        if path.waiting > LOST_ASKS and link == self.best[nodeid] and self.count > 1:
-            others = [i for i, p in enumerate(paths) if i != link and i not in self.down and p.waiting < path.waiting]
-            if others:
-                # The one heard last is the likeliest to work.
-                self._leave_best(nodeid, max(others, key=lambda i: (paths[i].answered_ns, paths[i].heard_ns, -i)), now)
+        if path.waiting > LOST_ASKS and not path.failed:
+            self._news(nodeid, link, True)
+
+    def neutral(self, nodeid: int) -> None:
+        """The peer answered, and nobody knows on which link it was asked: no link owes anything."""
+        for path in self.paths.get(nodeid, ()):
+            path.waiting = 0
 
     def answered(self, nodeid: int, link: int, now: int, rtt_ns: int | None = None) -> None:
         """The answer to an ask came in on ``link``; ``rtt_ns`` if it is known which ask it answers."""
@@ -186,6 +203,8 @@ class LinkTable:
         path.loss += (unanswered - path.loss) / LOSS_MEMORY
         path.waiting = 0
         path.answered_ns = now
+        if path.failed:
+            self._news(nodeid, link, False)
         if rtt_ns is not None:
             path.measured(rtt_ns)
         best = self.best[nodeid]
@@ -214,6 +233,8 @@ class LinkTable:
         paths = self.paths.get(nodeid)
         if paths is None:
             return
+        if self.count > 1:
+            self.doubtful.add(nodeid)
         path = paths[self.best[nodeid]]
         if not path.lost:
             path.sent_mark, path.lost_large = self.frames - 1, 0
@@ -245,6 +266,33 @@ class LinkTable:
             if best == link:
                 paths = self.paths[nodeid]
                 self._leave_best(nodeid, max(others, key=lambda i: (paths[i].answered_ns, paths[i].heard_ns, -i)), now)
+
+    def status(self) -> dict[str, object]:
+        """For people: JSON-able."""
+        return {
+            "down": sorted(self.down), "deaf": sorted(self.deaf), "moves": self.moves, "steps": self.steps,
+            "peers": {str(nodeid): {"best": self.best[nodeid], "paths": [path.status() for path in paths]}
+                      for nodeid, paths in self.paths.items()},
+        }
+
+    def _news(self, nodeid: int, link: int, failed: bool) -> None:
+        self.paths[nodeid][link].failed = failed
+        if self.count > 1 and len(self.news) < NEWS_MAX:
+            self.news.append((nodeid, link))
+
+    def told(self) -> list[tuple[int, int, bool]]:
+        """(peer, link, it works): what changed since the last call, of peers that are reached on another link."""
+        news, self.news = dict.fromkeys(self.news), []
+        return [(n, link, not self.paths[n][link].failed) for n, link in news
+                if n in self.paths and any(not p.failed for p in self.paths[n])]
+
+    def to_check(self, neighbours: Iterable[int], others: Iterable[int], now: int) -> set[int]:
+        """Whom to ask on every link now: so that a spare link that failed is known before it is needed, and one that came back is
+        used again. Costs a node the same whatever the size of the ring, unless links are broken."""
+        if self.count == 1 or now - self.checked_ns < LINK_CHECK_NS:
+            return set()
+        self.checked_ns = now
+        return {*neighbours, *(n for n in others if self.best.get(n, 0) or any(p.failed for p in self.paths.get(n, ())))}
 
     # --- moving -------------------------------------------------------------------------------------------------------------
 

@@ -44,8 +44,9 @@ def on_token(core: Core, sender: Processor, token: Token, now: int) -> None:
         watch.acknowledge(core, sender, ring.id, arrived)
         return
     _visit(core, ring, token, now)
-    if state.idle and len(ring.others) > 1:
-        watch.acknowledge(core, sender, ring.id, arrived)  # on a busy ring, and with two members, its return says so soon enough
+    if (state.idle and len(ring.others) > 1) or core.arrived_on != core.links.best.get(sender.nodeid, 0):
+        # On a busy ring, and with two members, its return says so soon enough, but not which link it came by.
+        watch.acknowledge(core, sender, ring.id, arrived)
 
 
 def _rest(core: Core, ring: Ring, token: Token) -> int:

@@ -53,6 +53,8 @@ class Peer:
     candidate_window: ReplayWindow = field(default_factory=ReplayWindow)
     retired: deque[Processor] = field(default_factory=lambda: deque(maxlen=RETIRED_MAX))
     greeted_ns: int = -(1 << 62)
+    configured: bool = True
+    "False: it was taken out of the configuration while we run; its frames are refused."
 
     def promote(self, now: int) -> None:
         """The candidate has proved to be there: it takes the seat."""

@@ -101,3 +101,11 @@ class Watch:
         self.forgiven_ns = NEVER
         self.doubt = 0
         self.doubt_ns = NEVER
+
+    def forget(self, nodeid: int) -> None:
+        """The node is configured no longer, and no ring names it."""
+        self.alarmed.pop(nodeid, None)
+        self.strikes.pop(nodeid, None)
+        self.told.pop(nodeid, None)
+        self.held = {p: h for p, h in self.held.items() if p.nodeid != nodeid}
+        self.verdicts = [p for p in self.verdicts if p.nodeid != nodeid]

@@ -44,6 +44,8 @@ def visit(core: Core, ring: Ring, token: Token, now: int, backlog: Callable[[], 
     room = flow.allowance(token.fcc, state.own_sent, token.backlog, backlog(), state.own_backlog, token.window)
 
     sent = _serve(core, ring, token, room)
+    if core.links.doubtful:
+        watch.doubt_links(core, now)
     frames: list[Regular] = []
     while sent < room and token.seq - ring.released < STORE_MAX and ring.stored_bytes < STORE_BYTES_MAX:
         frame = next_frame(ring, token.seq + 1)
@@ -140,7 +142,7 @@ def _serve(core: Core, ring: Ring, token: Token, room: int) -> int:
             for piece in cut(frame):
                 core.send(tuple(who), piece, every_link=True)
         else:
-            core.send(tuple(who), frame.body)
+            core.send(tuple(who), frame.body, every_link=True)
         for nodeid in who:
             core.links.lost(nodeid, len(frame.body))
             served.add((nodeid, seq))

@@ -25,6 +25,7 @@ from membership.totem.limits import (
     ASKS_MIN,
     DOUBT_DECAY_NS,
     DOUBT_MAX,
+    LINK_CHECK_NS,
     REFUSED_MIN,
     REFUSED_NS,
     RTO_MEMBER_NS,
@@ -77,6 +78,15 @@ def probe(core: Core, nodeid: int, now: int) -> None:
         core.links.asked(nodeid, link, now)
         core.send_message((nodeid,), Probe(watch.nonce), link=link)
     core.counters["probes"] += 1
+
+
+def doubt_links(core: Core, now: int) -> None:
+    """Some peers missed frames: a question on every link shows whether the one that is used has failed."""
+    for nodeid in sorted(core.links.doubtful):
+        clock = core.watch.clocks.get(nodeid)
+        if clock is not None and now - clock.last_ns >= core.timing.probe:
+            probe(core, nodeid, now)
+    core.links.doubtful.clear()
 
 
 def receive(core: Core, sender: Processor, message: Control, now: int) -> None:
@@ -165,6 +175,8 @@ def token_came(core: Core, ring: Ring, busy: bool, now: int) -> None:
             watch.rotation_ns += (now - watch.hop_ns - watch.rotation_ns) // 8
         if not watch.hop_again:
             core.links.answered(ring.successor, core.links.best[ring.successor], now)
+        else:
+            core.links.neutral(ring.successor)
     if watch.clocks[ring.successor].asked_ns:
         answered(core, ring.successor, now)
     predecessor = ring.predecessor
@@ -254,6 +266,11 @@ def on_timer(core: Core, _sender: object, _message: object, now: int) -> None:
             at = now + step
         else:
             at = min(at, max(watch.progress_ns + quiet(core), now + step))
+        if core.links.count > 1:
+            targets |= core.links.to_check((ring.successor, ring.predecessor), ring.others, now)
+            at = min(at, core.links.checked_ns + LINK_CHECK_NS)
+            for nodeid, link, works in core.links.told():
+                core.health(nodeid, "link_up" if works else "link_down", f"link {link} to node {nodeid}")
     elif ring is None and Event.COMMIT_WAIT in core.timers and core.choice[0] != core.local:
         targets.add(core.choice[0].nodeid)  # agreed: the next word is its commit token
         at = now + step

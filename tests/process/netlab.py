@@ -7,6 +7,7 @@ Link l (from 0) is a bridge in a namespace of its own; node n has ``10.99.<l>.<n
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +98,35 @@ class NetLab:
 
     def set_mtu(self, node: int, link: int, mtu: int) -> None:
         ip("link", "set", f"link{link}", "mtu", str(mtu), netns=self.space(node))
+
+    def deafen(self, node: int, link: int) -> None:
+        """Multicast no longer reaches the node, as behind a switch that snoops and has no querier."""
+        done = subprocess.run(["bridge", "-n", self.switch, "link", "set", "dev", self.port(node, link), "mcast_flood", "off"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def swallow(self, node: int, link: int, longer_than: int) -> None:
+        """A hop before the node drops longer packets and says nothing. Only single packets travel then, as on a real network."""
+        for other in self.nodes:
+            ip("link", "set", f"link{link}", "gso_max_segs", "1", netns=self.space(other))
+        ip("link", "set", self.port(node, link), "mtu", str(longer_than), netns=self.switch)
+
+    def sent(self, node: int, link: int) -> int:
+        """Bytes that the node has sent on the link."""
+        (told,) = json.loads(ip("-s", "-j", "link", "show", "dev", f"link{link}", netns=self.space(node)))
+        return int(told["stats64"]["tx"]["bytes"])
+
+    @contextlib.contextmanager
+    def inside(self, node: int) -> Iterator[None]:
+        """This thread is in the node's namespace: sockets made here stay there."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        clone_newnet = 0x40000000
+        with open("/proc/self/ns/net", "rb") as home, open(f"/run/netns/{self.space(node)}", "rb") as there:
+            assert libc.setns(there.fileno(), clone_newnet) == 0, os.strerror(ctypes.get_errno())
+            try:
+                yield
+            finally:
+                assert libc.setns(home.fileno(), clone_newnet) == 0, os.strerror(ctypes.get_errno())
 
     def close(self) -> None:
         for space in [self.switch, *map(self.space, self.nodes)]:
@@ -183,7 +213,7 @@ class Child:
                     pipe.close()
 
 
-def write_config(path: Path, addresses: dict[int, Sequence[str]], key_file: str, totem: str = "", port: int = PORT) -> Path:
+def write_config(path: Path, addresses: Mapping[int, Sequence[str]], key_file: str, totem: str = "", port: int = PORT) -> Path:
     """A cluster.toml with these nodes; their key is in ``key_file`` (a name beside it)."""
     nodes = "".join(
         f'[[node]]\nid = {n}\nname = "n{n}"\naddresses = {json.dumps(list(a))}\n' for n, a in addresses.items())

@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 import os
+import random
 import select
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.process.netlab import Child, NetLab, write_config
+from membership.api import Processor
+from membership.totem import segment
+from membership.totem.aes import AesGcm
+from membership.totem.seal import Sealer
+from tests.process.netlab import PORT, Child, NetLab, write_config
 
 KEY = bytes(range(32))
 ALL = [1, 2, 3]
@@ -80,8 +87,7 @@ def test_a_killed_process_is_known_at_once(tmp_path: Path) -> None:
         since = {n: len(children[n].events) for n in (2, 3)}
         killed = children[1].kill()
         for n in (2, 3):
-            told = children[n].wait("evidence", lambda e: e["kind"] == "health", since=since[n])
-            assert told["nodeid"] == 1
+            children[n].wait("evidence", lambda e: e["kind"] == "health" and e["nodeid"] == 1, since=since[n])
             conf = children[n].configured([2, 3], since=since[n])
             assert int(str(conf["t"])) - killed < 2_000_000_000, "far from the five seconds of a lost token"
         assert any(e.get("what") == "process_dead" for n in (2, 3) for e in children[n].events)
@@ -108,3 +114,187 @@ def alive(pid: object) -> bool:
         return not ready.poll(2000)
     finally:
         os.close(descriptor)
+
+
+def steady(children: dict[int, Child], text: str, rounds: int) -> None:
+    """Messages from everybody, one after the other, all delivered everywhere."""
+    for i in range(rounds):
+        for n in children:
+            everybody_gets(children, n, f"{text} {n} {i}")
+
+
+def two_links(lab: NetLab) -> dict[int, Sequence[str]]:
+    return {n: [lab.four(n, 0), lab.six(n, 1)] for n in lab.nodes}
+
+
+def test_a_link_that_fails_changes_no_configuration(tmp_path: Path) -> None:
+    """T20 and more: IPv4 on one link, IPv6 on the other; a link cut where nobody is told, a cable pulled, the other link cut."""
+    with NetLab(3, links=2) as lab, cluster(lab, tmp_path, two_links(lab)) as children:
+        before = rings(children)
+        steady(children, "both", 2)
+        lab.cut(2, 0)
+        steady(children, "node 2 lost link 0", 3)
+        everybody_gets(children, 2, "x" * 30_000)
+        lab.mend(2, 0)
+        for n in lab.nodes:
+            lab.unplug(n, 1)
+        steady(children, "link 0 only", 3)
+        for n in lab.nodes:
+            lab.plug(n, 1)
+            lab.cut(n, 0)
+        steady(children, "link 1 only", 3)
+        everybody_gets(children, 3, "y" * 30_000)
+        assert rings(children) == before, "no configuration changed"
+        hints = children[2].status()["counters"]
+        assert isinstance(hints, dict) and hints.get("hint_link_down") and hints.get("hint_link_up")
+
+
+def test_a_flapping_link_is_not_noticed_above(tmp_path: Path) -> None:
+    """T20: one of two links comes and goes once a second, while messages flow."""
+    with NetLab(3, links=2) as lab, cluster(lab, tmp_path, two_links(lab)) as children:
+        before = rings(children)
+        slowest = 0.0
+        for second in range(4):
+            for change in (lab.cut, lab.mend):
+                change(2, 0)
+                end = time.monotonic() + 0.5
+                while (began := time.monotonic()) < end:
+                    everybody_gets(children, 2, f"{second} {change.__name__} {began}")
+                    slowest = max(slowest, time.monotonic() - began)
+        assert rings(children) == before, "no configuration changed"
+        assert slowest < 1.0, f"a message took {slowest:.2f} s"
+
+
+def test_multicast_and_whom_it_does_not_reach(tmp_path: Path) -> None:
+    groups = 'multicast = ["239.192.54.5"]\n'
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}, groups) as children:
+        before = rings(children)
+        sent = lab.sent(1, 0)
+        for i in range(20):
+            everybody_gets(children, 1, f"{i} " + "z" * 50_000)
+        sent = lab.sent(1, 0) - sent
+        assert sent < 1.5 * 20 * 50_000, f"{sent} bytes for 20 messages of 50,000: each went once, not to each node"
+        lab.deafen(3, 0)
+        for i in range(30):
+            everybody_gets(children, 1, f"{i} " + "d" * 500)
+        status = children[1].status()
+        assert status["links"]["deaf"] == [3], status  # type: ignore[index]
+        assert rings(children) == before
+
+
+def test_multicast_over_ipv6(tmp_path: Path) -> None:
+    groups = 'multicast = ["ff15::5405"]\n'
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.six(n)] for n in lab.nodes}, groups) as children:
+        sent = lab.sent(1, 0)
+        for i in range(20):
+            everybody_gets(children, 1, f"{i} " + "z" * 50_000)
+        sent = lab.sent(1, 0) - sent
+        assert sent < 1.5 * 20 * 50_000, f"{sent} bytes for 20 messages of 50,000"
+
+
+def test_large_segments_that_vanish_unseen(tmp_path: Path) -> None:
+    """A black hole (T4): a hop drops what is longer than 1300 bytes, and says nothing."""
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}) as children:
+        before = rings(children)
+        lab.swallow(2, 0, longer_than=1300)
+        for i in range(30):
+            everybody_gets(children, 1, f"{i} " + "h" * 20_000)
+        repaired = counter(children[1], "repaired")
+        for i in range(20):
+            everybody_gets(children, 1, f"again {i} " + "h" * 20_000)
+        assert counter(children[1], "repaired") == repaired, "the path to node 2 is known to be smaller now"
+        assert rings(children) == before
+
+
+def counter(child: Child, name: str) -> int:
+    counters = child.status()["counters"]
+    assert isinstance(counters, dict)
+    return int(counters.get(name, 0))
+
+
+def test_another_cluster_and_garbage_on_the_same_port_are_harmless(tmp_path: Path) -> None:
+    """T29: forged segments too."""
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}) as children:
+        before = rings(children)
+        with lab.inside(3):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        rng = random.Random(29)
+        other = Sealer("other", Processor(2, 5, 5), AesGcm(KEY))
+        stolen = Sealer("udp", Processor(2, 5, 5), AesGcm(bytes(32)))
+        with sock:
+            for i in range(300):
+                head = segment.HEADER.pack(segment.MAGIC, rng.randrange(8), rng.randrange(9), rng.randrange(65536), 2, 5, i)
+                for data in (rng.randbytes(rng.randrange(1400)), other.seal(rng.randbytes(50)), stolen.seal(rng.randbytes(50)),
+                             head + rng.randbytes(rng.randrange(1300)), b"VC" + rng.randbytes(60)):
+                    sock.sendto(data, (lab.four(1), PORT))
+        steady(children, "undisturbed", 3)
+        assert rings(children) == before
+        status = children[1].status()
+        counters = status["counters"]
+        assert isinstance(counters, dict)
+        assert counters["dropped_cluster"] == 300 and counters["dropped_key"] >= 290, counters
+        assert io(children[1])["segment_malformed"] > 0
+
+
+def test_keys_are_rotated_while_messages_flow(tmp_path: Path) -> None:
+    """T28: three rounds over all nodes; at no time are two nodes unable to read each other, and at the end the old key is no good."""
+    new = bytes(range(100, 132))
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}) as children:
+        before = rings(children)
+        for number, keys in enumerate(((KEY, new), (new, KEY), (new,))):
+            for n, child in children.items():
+                write_keys(tmp_path / str(n) / "key", *keys)
+                child.say(f"reload {tmp_path / str(n) / 'cluster.toml'}")
+                told = child.wait("the new keys", lambda e: e["kind"] == "reloaded")
+                assert "error" not in told, told
+                steady(children, f"round {number} node {n}", 1)
+        assert rings(children) == before
+        assert all(not counter(child, "dropped_key") for child in children.values())
+        with lab.inside(3):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.sendto(Sealer("udp", Processor(2, 5, 5), AesGcm(KEY)).seal(b"old"), (lab.four(1), PORT))
+        everybody_gets(children, 2, "after")
+        assert counter(children[1], "dropped_key") == 1
+        killed = children[2].kill()
+        conf = children[1].configured([1, 3])
+        assert int(str(conf["t"])) - killed < 2_000_000_000, "the guardian knows the new key"
+
+
+def test_a_node_is_added_and_removed_while_the_others_run(tmp_path: Path) -> None:
+    with NetLab(3) as lab:
+        everybody = {n: [lab.four(n)] for n in lab.nodes}
+        two = {n: everybody[n] for n in (1, 2)}
+        children: dict[int, Child] = {}
+        try:
+            for n in lab.nodes:
+                own = tmp_path / str(n)
+                own.mkdir()
+                write_keys(own / "key", KEY)
+                config = write_config(own / "cluster.toml", everybody if n == 3 else two, "key")
+                if n != 3:
+                    children[n] = Child(n, [str(config), str(own)], lab.space(n))
+            for n in (1, 2):
+                children[n].configured([1, 2], since=0)
+            for n in (1, 2):
+                write_config(tmp_path / str(n) / "cluster.toml", everybody, "key")
+                children[n].say(f"reload {tmp_path / str(n) / 'cluster.toml'}")
+                assert "error" not in children[n].wait("reload", lambda e: e["kind"] == "reloaded")
+            children[3] = Child(3, [str(tmp_path / "3" / "cluster.toml"), str(tmp_path / "3")], lab.space(3))
+            for child in children.values():
+                child.configured([1, 2, 3], since=0)
+            for n in (1, 2):
+                write_config(tmp_path / str(n) / "cluster.toml", two, "key")
+                children[n].say(f"reload {tmp_path / str(n) / 'cluster.toml'}")
+            for n in (1, 2):
+                children[n].configured([1, 2])
+            everybody_gets({n: children[n] for n in (1, 2)}, 2, "without node 3")
+            before = len(children[1].rings())
+            everybody_gets({n: children[n] for n in (1, 2)}, 1, "and it disturbs nobody")
+            assert len(children[1].rings()) == before
+            write_config(tmp_path / "1" / "cluster.toml", {1: ["10.99.0.77"], 2: two[2]}, "key")
+            children[1].say(f"reload {tmp_path / '1' / 'cluster.toml'}")
+            assert "restart vcsd" in str(children[1].wait("refusal", lambda e: e["kind"] == "reloaded"))
+        finally:
+            for child in children.values():
+                child.end()

@@ -73,6 +73,12 @@ class Node:
             case "status":
                 guardian = self.engine._guardian
                 say("status", cpu=time.process_time(), guardian=guardian.pid if guardian is not None else None, **self.engine.status())
+            case "reload":
+                try:
+                    self.engine.reconfigure(load(rest))
+                    say("reloaded")
+                except VcsError as e:
+                    say("reloaded", error=str(e))
             case "leave":
                 await self.engine.leave()
                 say("left")
@@ -93,6 +99,9 @@ class Node:
 
 async def main() -> None:
     nodeid = int(sys.argv[1])
+    with contextlib.suppress(PermissionError):
+        # As vcsd does: other work on the machine must not look like a fault of the engine.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     if sys.argv[2].endswith(".toml"):
         config, state_dir = load(sys.argv[2]), sys.argv[3]
     else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from membership.totem.limits import (
     DATAGRAM_MAX,
+    LINK_CHECK_NS,
     LINK_RETURN_MAX_NS,
     LINK_RETURN_NS,
     LOST_SAMPLE,
     SEGMENT_PAYLOAD_MIN,
     SMALL_SEGMENT,
 )
-from membership.totem.links import FOLLOW_FRAMES, LOST_ASKS, LinkTable
+from membership.totem.links import FOLLOW_FRAMES, LinkTable
 
 MS = 1_000_000
 
@@ -37,15 +38,15 @@ def test_answers_on_both_links_leave_it_where_it_is() -> None:
     assert table.best[2] == 0 and not table.moves
 
 
-def test_unanswered_asks_try_the_other_link() -> None:
+def test_a_peer_that_answers_on_no_link_stays_where_it_is() -> None:
     table = LinkTable((2,), 2)
-    for i in range(LOST_ASKS + 1):
+    for i in range(20):
         table.asked(2, 0, i * MS)
-    assert table.best[2] == 1
-    alone = LinkTable((2,), 1)
-    for i in range(100):
-        alone.asked(2, 0, i * MS)
-    assert alone.best[2] == 0
+        table.asked(2, 1, i * MS)
+    assert table.best[2] == 0 and not table.moves
+    table.neutral(2)
+    table.answered(2, 1, 30 * MS)
+    assert table.best[2] == 0, "the first link owes nothing any more"
 
 
 def test_a_peer_that_speaks_on_another_link_is_followed_and_copies_prove_nothing() -> None:
@@ -64,6 +65,22 @@ def test_a_peer_that_speaks_on_another_link_is_followed_and_copies_prove_nothing
     table.forget(2)
     table.heard(2, 1, 1, 3)
     assert table.paths[2][1].counter == 1, "another incarnation counts from one"
+
+
+def test_links_that_carry_nothing_are_tried_and_what_fails_is_told_once() -> None:
+    table = LinkTable((2, 3, 4), 2)
+    assert table.to_check((2, 4), (2, 3, 4), LINK_CHECK_NS) == {2, 4}
+    assert table.to_check((2, 4), (2, 3, 4), LINK_CHECK_NS + 1) == set(), "not so soon"
+    for i in range(10):
+        table.asked(3, 1, i)
+        table.asked(4, 0, i)
+        table.asked(4, 1, i)
+    assert table.told() == [(3, 1, False)], "node 4 does not answer at all: that is no matter of links"
+    assert table.told() == []
+    assert table.to_check((2,), (2, 3, 4), 3 * LINK_CHECK_NS) == {2, 3, 4}
+    table.answered(3, 1, 20)
+    assert table.told() == [(3, 1, True)]
+    assert LinkTable((2,), 1).to_check((2,), (2,), 1 << 60) == set()
 
 
 def test_our_own_end_down() -> None:
