@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from bridge.channel.groups import GroupChannels
 from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
@@ -18,7 +19,7 @@ from bridge.fence_agent import FenceAgent
 from bridge.storage import RecordFile, refuse_cluster_file_system
 from bridge.switch import Attachment, ClusterInfo, ProviderPort
 from membership.api import Engine, EngineContext, EngineEvent, Processor
-from vcs.config.model import ClusterConfig
+from vcs.config.model import ClusterConfig, TotemConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
 from vcs.events import EventLog
 from vcs.model import Group, GroupState, RingId, View
@@ -97,6 +98,17 @@ class Component:
         except BaseException:
             await self.stop()
             raise
+
+    def reconfigure(self, config: ClusterConfig) -> None:
+        """Take another configuration while running: the engine's part of it may differ. Raises VcsError with nothing changed."""
+        if self._engine is None or self._stopped:
+            raise VcsError("the bridge does not run", "start vcsd")
+        if _fixed(config) != _fixed(self.config):
+            raise VcsError("only keys, addresses and [totem] can change under a running cluster",
+                           "for the rest, restart vcsd on one node after the other")
+        self._engine.reconfigure(config)
+        self.config = config
+        self.log.note("reconfigured", keys=1 + len(config.more_keys))
 
     async def _check_agent(self) -> None:
         if self._fencer is not None or not self.config.fencing.agent:
@@ -380,3 +392,9 @@ class Component:
                 await self._engine.leave()
         with contextlib.suppress(VcsError, OSError):
             self._switch.close()
+
+
+def _fixed(config: ClusterConfig) -> ClusterConfig:
+    """What of a configuration the coordinator works by, which is agreed on by all nodes and so cannot change at one of them."""
+    nodes = tuple(replace(node, addresses=()) for node in config.nodes)
+    return replace(config, nodes=nodes, key=b"", more_keys=(), totem=TotemConfig())

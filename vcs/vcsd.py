@@ -79,6 +79,7 @@ class Daemon:
         self.events = EventLog(f"{options.run_dir}/events.jsonl", options.node.name, "vcsd")
         self._stop = asyncio.Event()
         self._signals = 0
+        self._reload: asyncio.Task[None] | None = None
         self._component: Component | None = None
         self._glue: OutlivingChild | None = None
 
@@ -220,7 +221,21 @@ class Daemon:
             self._component.fail(error)
 
     def _on_hangup(self) -> None:
-        logger.info("SIGHUP is ignored: the configuration is read at the start only")
+        self._reload = asyncio.get_running_loop().create_task(self._read_again())
+
+    async def _read_again(self) -> None:
+        """SIGHUP: keys, addresses of peers and timing can change under a running cluster; the rest says that it needs a restart."""
+        from vcs.config.load import load
+
+        try:
+            config = await asyncio.to_thread(load, self.options.config_path)
+            if self._component is None:
+                raise VcsError("the bridge does not run", "try again when it does")
+            self._component.reconfigure(replace(config, engine=self.options.config.engine))
+        except VcsError as error:
+            logger.error("SIGHUP: %s; the former configuration stays in force", error)
+        else:
+            logger.info("SIGHUP: %s was read again and is in force", self.options.config_path)
 
 
 async def _run(options: Options) -> int:
