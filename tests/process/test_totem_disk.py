@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_early_and_ends_the_engine_when_the_reserve_is_used_
         one.disk.full = True
         life = 1
         while not ended:
-            two = One(2, port, tmp_path / "2", life)
+            two = One(2, port, tmp_path / f"2-{life}", life)  # an empty disk: its sequence is low
             await two.engine.start()
             count = len(one.rings())
             await until(lambda count=count: ended or len(one.rings()) > count)  # type: ignore[misc]
