@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One of our engines in a process of its own, as vcsd runs it (real-time priority, locked memory), for measurements.
 
-    python -m bench.node --local 2 --nodes 1=10.77.0.1,2=10.77.0.2 --state DIR [--socket PATH] [--set KEY=NUMBER ...] [--ordinary]
+    python -m bench.node --local 2 --nodes 1=10.77.0.1,2=10.77.0.2 --state DIR [--socket PATH] [--ordinary]
 
 It prints a line per event: "conf T RING MEMBER...", "health T NODEID WHAT"; and takes the words of bench/cpg_client.c on stdin: then
 the load is made inside of this process ("without a client"). Further words: "status", "cpu". SIGTERM leaves the ring. With
@@ -25,7 +25,7 @@ from bridge.channel.engine import EngineChannels
 from membership.api import Configuration, EngineContext, EngineEvent, Health, Kind, Message, Processor
 from membership.totem.driver import TotemEngine
 from vcs import realtime
-from vcs.config.model import ClusterConfig, NodeConfig, TotemConfig
+from vcs.config.model import ClusterConfig, NodeConfig
 from vcs.errors import VcsError
 
 KEY = bytes(range(32))
@@ -105,17 +105,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--nodes", required=True)
     parser.add_argument("--state", required=True)
     parser.add_argument("--socket", default="")
-    parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--ordinary", action="store_true")
-    parser.add_argument("--profile", default="")
     return parser.parse_args()
 
 
 def configuration(args: argparse.Namespace) -> ClusterConfig:
     nodes = tuple(
         NodeConfig(int(n), f"n{n}", tuple(addresses.split("/"))) for n, addresses in (pair.split("=") for pair in args.nodes.split(",")))
-    totem = TotemConfig(**{key: int(value) for key, value in (pair.split("=") for pair in args.set)})
-    return ClusterConfig("bench", nodes, KEY, totem=totem)
+    return ClusterConfig("bench", nodes, KEY)
 
 
 def boot_id(nodeid: int) -> int:
@@ -186,11 +183,4 @@ async def serve(engine: TotemEngine, inside: InProcess | None, ended: asyncio.Ev
 
 
 if __name__ == "__main__":
-    chosen = options()
-    if chosen.profile:
-        import cProfile
-        profile = cProfile.Profile()
-        profile.runcall(asyncio.run, main(chosen))
-        profile.dump_stats(chosen.profile)
-    else:
-        asyncio.run(main(chosen))
+    asyncio.run(main(options()))

@@ -35,8 +35,6 @@ class OurNode(Node):
         argv = [sys.executable, "-m", "bench.node", "--local", str(self.number), "--nodes", nodes, "--state", str(self.state)]
         argv += ["--socket", self.socket] if self._ring.channel else []
         argv += ["--ordinary"] if self._ring.ordinary else []
-        if self._ring.profile:
-            argv += ["--profile", f"{self._ring.profile}.{self.number}"]
         self._node = Program(self.machine.command(argv), env={"PYTHONPATH": ROOT})
         self._mark = 0
 
@@ -84,11 +82,10 @@ class Ours(Ring):
 
     nodes: dict[int, OurNode]  # type: ignore[assignment]
 
-    def __init__(self, lab: Lab, *, channel: bool = False, ordinary: bool = False, profile: str = "") -> None:
+    def __init__(self, lab: Lab, *, channel: bool = False, ordinary: bool = False) -> None:
         self.name = "vcs"
         self.channel = channel
         self.ordinary = ordinary
-        self.profile = profile
         super().__init__(lab)
 
     def __enter__(self) -> Ours:
