@@ -28,6 +28,8 @@ FROZEN = 0.8
 DETECTIONS = 5
 FROZEN_SHARE = 0.1
 "Of the loaded run's length."
+TOGETHER = (1, 1, 1, 2, 3)
+"How many nodes freeze at once."
 PAUSE_SECONDS = (0.1, 0.6)
 "Between two freezes: from no time to breathe to a ring at rest."
 
@@ -85,10 +87,10 @@ def frozen(report: Report, seconds: float) -> None:
         lengths: list[float] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            node = ring.nodes[rng.randrange(1, NODES + 1)]
-            began = node.engine.send_signal(signal.SIGSTOP)
+            frozen_now = [ring.nodes[n] for n in rng.sample(sorted(ring.nodes), rng.choice(TOGETHER))]
+            began = [node.engine.send_signal(signal.SIGSTOP) for node in frozen_now]
             time.sleep(limit)
-            lengths.append((node.engine.send_signal(signal.SIGCONT) - began) / 1e6)
+            lengths += [(node.engine.send_signal(signal.SIGCONT) - at) / 1e6 for node, at in zip(frozen_now, began, strict=True)]
             time.sleep(rng.uniform(*PAUSE_SECONDS))
         time.sleep(1)
         found = changes(ring)
