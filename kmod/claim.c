@@ -53,55 +53,43 @@ static struct claim *claim_new(const char *name)
 	return cl;
 }
 
-/* Take, or holding it update; what it held before goes into @reply. */
-int vcs_claim(const char *name, const struct nlattr *data, struct sk_buff *reply,
-	      const struct vcs_from *from)
+/* Take, or holding it update; the answer has what it held before. */
+int vcs_nl_claim(struct vcs_from *from)
 {
+	const char *name = vcs_from_text(from, VCS_A_CLAIM, "");
+	const struct nlattr *data = from->info->attrs[VCS_A_CLAIM_DATA];
 	struct claim *cl;
-	int err = 0;
 
 	if (!vcs_name_ok(name))
 		return vcs_refuse(from, VCS_A_CLAIM, -EINVAL, "not a name for a claim");
-	mutex_lock(&claims_lock);
-	cl = claim_find(name);
+	guard(mutex)(&claims_lock);
+	cl = claim_find(name) ?: claim_new(name);
 	if (!cl)
-		cl = claim_new(name);
-	if (!cl) {
-		err = vcs_refuse(from, VCS_A_CLAIM, -ENOSPC, "too many claims");
-		goto out;
-	}
-	if (cl->holder.sk != from->sk && cl->holder.sk &&
-	    !vcs_session_dead(&cl->holder)) {
-		err = vcs_refuse(from, VCS_A_CLAIM, -EBUSY, "the claim is held");
-		goto out;
-	}
-	if (cl->len && nla_put(reply, VCS_A_CLAIM_DATA, cl->len, cl->data)) {
-		err = -EMSGSIZE;
-		goto out;
-	}
+		return vcs_refuse(from, VCS_A_CLAIM, -ENOSPC, "too many claims");
 	if (cl->holder.sk != from->sk) {
+		if (cl->holder.sk && !vcs_session_dead(&cl->holder))
+			return vcs_refuse(from, VCS_A_CLAIM, -EBUSY, "the claim is held");
 		claim_release(cl);
-		sock_hold(from->sk);
-		cl->holder.sk = from->sk;
+		vcs_session_take(&cl->holder, from);
 	}
+	if (nla_put_string(from->reply, VCS_A_CLAIM, name) ||
+	    (cl->len && nla_put(from->reply, VCS_A_CLAIM_DATA, cl->len, cl->data)))
+		return -EMSGSIZE;
 	if (data) {
 		cl->len = nla_len(data);
 		memcpy(cl->data, nla_data(data), cl->len);
 	}
-out:
-	mutex_unlock(&claims_lock);
-	return err;
+	return 0;
 }
 
 void vcs_claims_reap(void)
 {
 	struct claim *cl;
 
-	mutex_lock(&claims_lock);
+	guard(mutex)(&claims_lock);
 	list_for_each_entry(cl, &claims, node)
 		if (vcs_session_dead(&cl->holder))
 			claim_release(cl);
-	mutex_unlock(&claims_lock);
 }
 
 void vcs_claims_exit(void)

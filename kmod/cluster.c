@@ -27,24 +27,22 @@ struct vcs_cluster *vcs_cluster_find(const char *handle)
 {
 	struct vcs_cluster *c;
 
-	mutex_lock(&vcs_lock);
+	guard(mutex)(&vcs_lock);
 	c = find(handle);
-	if (c && !c->dead)
-		kobject_get(&c->kobj);
-	else
-		c = NULL;
-	mutex_unlock(&vcs_lock);
+	if (!c || READ_ONCE(c->dead))
+		return NULL;
+	kobject_get(&c->kobj);
 	return c;
 }
 
-/* The @n-th, for dumps, with a reference. Under vcs_lock. */
+/* The @n-th, with a reference. Under vcs_lock. */
 struct vcs_cluster *vcs_cluster_nth(unsigned int n)
 {
 	struct vcs_cluster *c;
 
 	lockdep_assert_held(&vcs_lock);
 	list_for_each_entry(c, &vcs_clusters, node)
-		if (!c->dead && !n--) {
+		if (!READ_ONCE(c->dead) && !n--) {
 			kobject_get(&c->kobj);
 			return c;
 		}
@@ -53,36 +51,26 @@ struct vcs_cluster *vcs_cluster_nth(unsigned int n)
 
 struct vcs_cluster *vcs_cluster_get(const char *handle)
 {
-	struct vcs_cluster *c;
+	struct vcs_cluster *c = vcs_cluster_find(handle);
 
-	if (!try_module_get(THIS_MODULE))
-		return NULL;
-	c = vcs_cluster_find(handle);
 	if (!c)
-		goto err_put;
-	spin_lock_bh(&c->lock);
-	if (c->dead) {
-		spin_unlock_bh(&c->lock);
-		vcs_cluster_unref(c);
-		goto err_put;
+		return NULL;
+	scoped_guard(vcs_cluster, c) {
+		if (!c->dead) {
+			c->pins++;
+			return c;
+		}
 	}
-	c->pins++;
-	spin_unlock_bh(&c->lock);
-	return c;
-
-err_put:
-	module_put(THIS_MODULE);
+	vcs_cluster_unref(c);
 	return NULL;
 }
 EXPORT_SYMBOL_GPL(vcs_cluster_get);
 
 void vcs_cluster_put(struct vcs_cluster *c)
 {
-	spin_lock_bh(&c->lock);
-	c->pins--;
-	spin_unlock_bh(&c->lock);
+	scoped_guard(vcs_cluster, c)
+		c->pins--;
 	vcs_cluster_unref(c);
-	module_put(THIS_MODULE);
 }
 EXPORT_SYMBOL_GPL(vcs_cluster_put);
 
@@ -103,8 +91,7 @@ static void reap_work(struct work_struct *work)
 	vcs_cluster_reap(container_of(work, struct vcs_cluster, reap_work));
 }
 
-static struct vcs_cluster *cluster_new(const char *handle, const char *name,
-				       u32 nodeid)
+static struct vcs_cluster *cluster_new(const char *handle, const char *name, u32 nodeid)
 {
 	struct vcs_cluster *c = kzalloc(sizeof(*c), GFP_KERNEL);
 	struct vcs_view *v = vcs_view_alloc(0, GFP_KERNEL);
@@ -130,9 +117,10 @@ static struct vcs_cluster *cluster_new(const char *handle, const char *name,
 	return c;
 }
 
-int vcs_cluster_add(const char *handle, const char *name, u32 nodeid,
-		    const struct vcs_from *from)
+int vcs_nl_cluster_add(struct vcs_from *from)
 {
+	const char *handle = vcs_from_text(from, VCS_A_HANDLE, "");
+	const char *name = vcs_from_text(from, VCS_A_NAME, "");
 	struct vcs_cluster *c;
 	int err;
 
@@ -142,27 +130,25 @@ int vcs_cluster_add(const char *handle, const char *name, u32 nodeid,
 		return vcs_refuse(from, VCS_A_HANDLE, -EINVAL, "not a name for a cluster");
 	if (!*name || !vcs_text_ok(name))
 		return vcs_refuse(from, VCS_A_NAME, -EINVAL, "not a name for a cluster");
-	mutex_lock(&vcs_lock);
-	if (find(handle)) {
-		err = vcs_refuse(from, VCS_A_HANDLE, -EEXIST, "the handle is taken");
-		goto out;
-	}
-	if (vcs_nr_clusters >= VCS_CLUSTERS_MAX) {
-		err = vcs_refuse(from, VCS_A_HANDLE, -ENOSPC, "too many clusters");
-		goto out;
-	}
-	c = cluster_new(handle, name, nodeid);
+	guard(mutex)(&vcs_lock);
+	if (find(handle))
+		return vcs_refuse(from, VCS_A_HANDLE, -EEXIST, "the handle is taken");
+	if (vcs_nr_clusters >= VCS_CLUSTERS_MAX)
+		return vcs_refuse(from, VCS_A_HANDLE, -ENOSPC, "too many clusters");
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+	c = cluster_new(handle, name, vcs_from_u32(from, VCS_A_NODEID, 0));
 	err = c ? vcs_sysfs_cluster_add(c) : -ENOMEM;
-	if (err)
-		goto out;
+	if (err) {
+		module_put(THIS_MODULE);
+		return err;
+	}
 	list_add_tail(&c->node, &vcs_clusters);
 	vcs_nr_clusters++;
 	vcs_clusters_seq++;
 	trace_vcs_cluster_add(c);
-	vcs_hint_cluster(c);
-out:
-	mutex_unlock(&vcs_lock);
-	return err;
+	vcs_hint(VCS_CMD_CLUSTER_HINT, c, NULL);
+	return 0;
 }
 
 /*
@@ -176,52 +162,35 @@ static void cluster_destroy(struct vcs_cluster *c)
 	cancel_work_sync(&c->view_work);
 	vcs_sysfs_cluster_del(c);
 	trace_vcs_cluster_del(c);
-	vcs_hint_cluster(c);
-	mutex_lock(&vcs_lock);
-	list_del(&c->node);
-	vcs_nr_clusters--;
-	vcs_clusters_seq++;
-	mutex_unlock(&vcs_lock);
-	vcs_cluster_unref(c);
-}
-
-int vcs_cluster_del(const char *handle, const struct vcs_from *from)
-{
-	struct vcs_cluster *c;
-	int err = 0;
-
-	mutex_lock(&vcs_lock);
-	c = find(handle);
-	if (!c || c->dead) {
-		err = vcs_refuse(from, VCS_A_HANDLE, -ENOENT, "no such cluster");
-		goto out;
+	vcs_hint(VCS_CMD_CLUSTER_HINT, c, NULL);
+	scoped_guard(mutex, &vcs_lock) {
+		list_del(&c->node);
+		vcs_nr_clusters--;
+		vcs_clusters_seq++;
 	}
-	mutex_lock(&c->config);
-	spin_lock_bh(&c->lock);
-	if (c->state == VCS_PROVIDER_ATTACHED || c->gone)
-		err = vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "a provider is attached");
-	else if (c->nr_groups)
-		err = vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "the cluster has groups");
-	else if (c->pins)
-		err = vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "a kernel consumer uses it");
-	else
-		c->dead = true;
-	spin_unlock_bh(&c->lock);
-	mutex_unlock(&c->config);
-out:
-	mutex_unlock(&vcs_lock);
-	if (!err)
-		cluster_destroy(c);
-	return err;
+	vcs_cluster_unref(c);
+	/* The family's exit waits for the command that this is. */
+	module_put(THIS_MODULE);
 }
 
-/* At exit: none has groups, pins or a provider, and nobody can come any more. */
-void vcs_clusters_exit(void)
+int vcs_nl_cluster_del(struct vcs_from *from)
 {
-	struct vcs_cluster *c, *next;
+	struct vcs_cluster *c = from->c;
 
-	list_for_each_entry_safe(c, next, &vcs_clusters, node)
-		cluster_destroy(c);
+	scoped_guard(mutex, &c->config) {
+		guard(vcs_cluster)(c);
+		if (c->dead)
+			return vcs_refuse(from, VCS_A_HANDLE, -ENOENT, "no such cluster");
+		if (c->state == VCS_PROVIDER_ATTACHED || c->gone)
+			return vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "a provider is attached");
+		if (c->nr_groups)
+			return vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "the cluster has groups");
+		if (c->pins)
+			return vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "a kernel consumer uses it");
+		WRITE_ONCE(c->dead, true);
+	}
+	cluster_destroy(c);
+	return 0;
 }
 
 /* --- the seat ------------------------------------------------------------------- */
@@ -232,53 +201,60 @@ int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from)
 	lockdep_assert_held(&c->lock);
 	if (c->state == VCS_PROVIDER_ATTACHED && c->seat.id == from->session)
 		return 0;
-	c->stale++;
+	WRITE_ONCE(c->stale, c->stale + 1);
 	return vcs_refuse(from, VCS_A_SESSION, -ESTALE,
 			  "the session does not hold the provider's seat");
 }
 
-/* The provider is gone without a detach. Under c->lock; the socket stays held. */
-void vcs_cluster_lose(struct vcs_cluster *c)
+/* Nobody vouches for anything any more. Under c->lock; the socket stays held. */
+static void seat_leave(struct vcs_cluster *c, enum vcs_provider_state state)
+{
+	WRITE_ONCE(c->state, state);
+	c->seat.id = 0;
+	c->type = NULL;
+	if (state == VCS_PROVIDER_LOST)
+		trace_vcs_provider_lost(c);
+	else
+		trace_vcs_provider_detach(c);
+	vcs_view_unquorate(c);
+	vcs_lease_update(c);
+	vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
+}
+
+/* The provider is gone without a detach, which is owed. Under c->lock. */
+static void cluster_lose(struct vcs_cluster *c)
 {
 	struct vcs_group *g, *next;
 
 	lockdep_assert_held(&c->lock);
 	if (c->state != VCS_PROVIDER_ATTACHED)
 		return;
-	WRITE_ONCE(c->state, VCS_PROVIDER_LOST);
-	c->seat.id = 0;
 	c->gone = c->type;
-	c->type = NULL;
-	trace_vcs_provider_lost(c);
-	vcs_view_unquorate(c);
+	seat_leave(c, VCS_PROVIDER_LOST);
 	list_for_each_entry_safe(g, next, &c->groups, node)
 		vcs_group_lose(g);
-	vcs_lease_update(c);
-	vcs_hint_provider(c);
 	queue_work(vcs_wq, &c->reap_work);
 }
 
-/* The detach that a loss still owes. Under c->config. */
-static void detach_lost(struct vcs_cluster *c)
+void vcs_up_lost(struct vcs_cluster *c)
 {
-	struct vcs_provider_type *t;
+	guard(vcs_cluster)(c);
+	cluster_lose(c);
+}
+EXPORT_SYMBOL_GPL(vcs_up_lost);
+
+/* The seat is empty: tell the provider, let go what it held. Under c->config. */
+static void detach(struct vcs_cluster *c, struct vcs_provider_type *t)
+{
 	struct sock *sk = NULL;
 
-	spin_lock_bh(&c->lock);
-	t = c->gone;
-	if (t)
-		swap(sk, c->seat.sk);
-	spin_unlock_bh(&c->lock);
-	if (!t)
-		return;
 	t->ops->detach(c);
-	spin_lock_bh(&c->lock);
-	c->gone = NULL;
-	spin_unlock_bh(&c->lock);
+	scoped_guard(vcs_cluster, c) {
+		swap(sk, c->seat.sk);
+		c->gone = NULL;
+	}
 	vcs_type_put(t);
-	if (sk)
-		sock_put(sk);
-	module_put(THIS_MODULE);
+	sock_put(sk);
 }
 
 /* One dead consumer's socket, for the caller to put; NULL when there is no more. */
@@ -287,7 +263,7 @@ static struct sock *reap_one(struct vcs_cluster *c)
 	struct sock *sk = NULL;
 	struct vcs_group *g;
 
-	spin_lock_bh(&c->lock);
+	guard(vcs_cluster)(c);
 	list_for_each_entry(g, &c->groups, node) {
 		if (!vcs_session_dead(&g->holder))
 			continue;
@@ -296,38 +272,40 @@ static struct sock *reap_one(struct vcs_cluster *c)
 		vcs_group_abandon(g);
 		break;
 	}
-	spin_unlock_bh(&c->lock);
 	return sk;
 }
 
 static void reap_locked(struct vcs_cluster *c)
 {
+	struct vcs_provider_type *gone;
+	u64 now = ktime_get_boottime_ns();
 	struct sock *sk;
 
 	lockdep_assert_held(&c->config);
 	/* Consumers first: one socket may be provider and consumer. */
 	while ((sk = reap_one(c)))
 		sock_put(sk);
-	spin_lock_bh(&c->lock);
-	if (vcs_session_dead(&c->seat)) {
-		vcs_cluster_lose(c);
-	} else if (c->state == VCS_PROVIDER_ATTACHED &&
-		   vcs_lease_next(&c->lease, ktime_get_boottime_ns()) == VCS_LEASE_EXPIRED) {
-		trace_vcs_lease_expire(c);
-		pr_warn("vcs: %s: the lease has run out, provider %s is lost\n",
-			c->handle, c->provider);
-		vcs_cluster_lose(c);
+	scoped_guard(vcs_cluster, c) {
+		if (vcs_session_dead(&c->seat)) {
+			cluster_lose(c);
+		} else if (c->state == VCS_PROVIDER_ATTACHED &&
+			   vcs_lease_next(&c->lease, now) == VCS_LEASE_EXPIRED) {
+			trace_vcs_lease_expire(c);
+			pr_warn("vcs: %s: the lease has run out, provider %s is lost\n",
+				c->handle, c->provider);
+			cluster_lose(c);
+		}
+		gone = c->gone;
 	}
-	spin_unlock_bh(&c->lock);
-	detach_lost(c);
+	if (gone)
+		detach(c, gone);
 }
 
 /* Carry out what dead sockets and the lease mean. */
 void vcs_cluster_reap(struct vcs_cluster *c)
 {
-	mutex_lock(&c->config);
+	guard(mutex)(&c->config);
 	reap_locked(c);
-	mutex_unlock(&c->config);
 }
 
 void vcs_clusters_reap(void)
@@ -335,10 +313,9 @@ void vcs_clusters_reap(void)
 	struct vcs_cluster *all[VCS_CLUSTERS_MAX], *c;
 	unsigned int n = 0;
 
-	mutex_lock(&vcs_lock);
-	while (n < VCS_CLUSTERS_MAX && (c = vcs_cluster_nth(n)))
-		all[n++] = c;
-	mutex_unlock(&vcs_lock);
+	scoped_guard(mutex, &vcs_lock)
+		while (n < VCS_CLUSTERS_MAX && (c = vcs_cluster_nth(n)))
+			all[n++] = c;
 	while (n--) {
 		vcs_cluster_reap(all[n]);
 		vcs_cluster_unref(all[n]);
@@ -350,16 +327,18 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 {
 	struct vcs_group *g;
 
+	guard(vcs_cluster)(c);
 	if (c->dead)
 		return vcs_refuse(from, VCS_A_HANDLE, -ENOENT, "no such cluster");
 	if (c->state == VCS_PROVIDER_ATTACHED)
 		return vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "a provider is attached");
+	if (lease_ms && !(t->caps & VCS_CAP_LEASE))
+		return vcs_refuse(from, VCS_A_LEASE_MS, -EOPNOTSUPP,
+				  "the provider type has no lease");
 	c->type = t;
 	strscpy(c->provider, t->name, sizeof(c->provider));
 	WRITE_ONCE(c->state, VCS_PROVIDER_ATTACHED);
-	c->seat.id = from->session;
-	sock_hold(from->sk);
-	c->seat.sk = from->sk;
+	vcs_session_take(&c->seat, from);
 	WRITE_ONCE(c->attached_ns, ktime_get_boottime_ns());
 	c->event_floor = c->highest_event;
 	/*
@@ -375,122 +354,101 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 		if (g->state == VCS_GROUP_STATE_JOINING)
 			vcs_group_tell(g, VCS_TELL_JOIN);
 	trace_vcs_provider_attach(c);
-	vcs_hint_provider(c);
+	vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
 	return 0;
 }
 
-static void seat_leave(struct vcs_cluster *c)
+static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_ms,
+		  const struct vcs_from *from)
 {
-	WRITE_ONCE(c->state, VCS_PROVIDER_NONE);
-	c->type = NULL;
-	c->seat.id = 0;
-	trace_vcs_provider_detach(c);
-	vcs_view_unquorate(c);
-	vcs_lease_update(c);
-	vcs_hint_provider(c);
+	int err;
+
+	guard(mutex)(&c->config);
+	reap_locked(c);
+	err = seat_take(c, t, lease_ms, from);
+	if (err)
+		return err;
+	err = t->ops->attach(c, from->info->extack);
+	if (!err)
+		return 0;
+	scoped_guard(vcs_cluster, c) {
+		seat_leave(c, VCS_PROVIDER_NONE);
+		c->seat.sk = NULL;
+	}
+	sock_put(from->sk);
+	return err;
 }
 
-/* from->session is the session to give. */
-int vcs_cluster_attach(struct vcs_cluster *c, const char *type, u32 lease_ms,
-		       const struct vcs_from *from, u64 *generation, u64 *highest)
+int vcs_nl_provider_attach(struct vcs_from *from)
 {
+	u32 lease_ms = vcs_from_u32(from, VCS_A_LEASE_MS, 0);
+	struct vcs_cluster *c = from->c;
 	struct vcs_provider_type *t;
 	int err;
 
 	if (lease_ms > VCS_LEASE_MS_MAX)
 		return vcs_refuse(from, VCS_A_LEASE_MS, -EINVAL, "a lease of over an hour");
-	mutex_lock(&vcs_lock);
-	t = vcs_type_get(type);
-	mutex_unlock(&vcs_lock);
+	t = vcs_type_get(vcs_from_text(from, VCS_A_PROVIDER, "user"));
 	if (!t)
 		return vcs_refuse(from, VCS_A_PROVIDER, -ENOENT, "no such provider type");
-	if (!try_module_get(THIS_MODULE)) {
-		err = -ENODEV;
-		goto err_type;
-	}
-	if (lease_ms && !(t->caps & VCS_CAP_LEASE)) {
-		err = vcs_refuse(from, VCS_A_LEASE_MS, -EOPNOTSUPP, "the provider type has no lease");
-		goto err_module;
-	}
-	mutex_lock(&c->config);
-	reap_locked(c);
-	spin_lock_bh(&c->lock);
-	err = seat_take(c, t, lease_ms, from);
-	*generation = vcs_view_locked(c)->generation;
-	*highest = c->highest_event;
-	spin_unlock_bh(&c->lock);
-	if (!err)
-		err = t->ops->attach(c, from->info->extack);
-	else
-		goto err_config;
+	from->session = vcs_random_id();
+	err = attach(c, t, lease_ms, from);
 	if (err) {
-		spin_lock_bh(&c->lock);
-		seat_leave(c);
-		c->seat.sk = NULL;
-		spin_unlock_bh(&c->lock);
-		sock_put(from->sk);
-		goto err_config;
+		vcs_type_put(t);
+		return err;
 	}
-	mutex_unlock(&c->config);
-	return 0;
-
-err_config:
-	mutex_unlock(&c->config);
-err_module:
-	module_put(THIS_MODULE);
-err_type:
-	vcs_type_put(t);
-	return err;
+	guard(vcs_cluster)(c);
+	return vcs_put_u64(from->reply, VCS_A_SESSION, from->session) ?:
+	       vcs_put_u64(from->reply, VCS_A_INCARNATION, vcs_incarnation) ?:
+	       vcs_put_u64(from->reply, VCS_A_HIGHEST_EVENT, c->highest_event) ?:
+	       vcs_put_u64(from->reply, VCS_A_GENERATION, vcs_view_locked(c)->generation);
 }
 
-int vcs_cluster_detach(struct vcs_cluster *c, const struct vcs_from *from)
+int vcs_nl_provider_detach(struct vcs_from *from)
 {
-	struct vcs_provider_type *t = NULL;
-	struct sock *sk = NULL;
+	struct vcs_cluster *c = from->c;
+	struct vcs_provider_type *t;
 	int err;
 
-	mutex_lock(&c->config);
-	spin_lock_bh(&c->lock);
-	err = vcs_cluster_seated(c, from);
-	if (!err && c->nr_groups)
-		err = vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "the cluster has groups");
-	if (!err) {
+	guard(mutex)(&c->config);
+	scoped_guard(vcs_cluster, c) {
+		err = vcs_cluster_seated(c, from);
+		if (err)
+			return err;
+		if (c->nr_groups)
+			return vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "the cluster has groups");
 		t = c->type;
-		swap(sk, c->seat.sk);
-		seat_leave(c);
+		seat_leave(c, VCS_PROVIDER_NONE);
 	}
-	spin_unlock_bh(&c->lock);
-	if (!err) {
-		t->ops->detach(c);
-		vcs_type_put(t);
-		sock_put(sk);
-		module_put(THIS_MODULE);
-	}
-	mutex_unlock(&c->config);
-	return err;
+	detach(c, t);
+	return 0;
 }
 
-void vcs_up_lost(struct vcs_cluster *c)
-{
-	spin_lock_bh(&c->lock);
-	vcs_cluster_lose(c);
-	spin_unlock_bh(&c->lock);
-}
-EXPORT_SYMBOL_GPL(vcs_up_lost);
+/* --- fencing -------------------------------------------------------------------- */
 
-/* Under c->lock. */
-void vcs_cluster_fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err)
+static void fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err)
 {
-	lockdep_assert_held(&c->lock);
-	c->upcalls++;
+	WRITE_ONCE(c->upcalls, c->upcalls + 1);
 	trace_vcs_fence_result(c, nodeid, incarnation, err);
-	vcs_hint_provider(c);
+	vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
 }
 
 void vcs_up_fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err)
 {
-	spin_lock_bh(&c->lock);
-	vcs_cluster_fenced(c, nodeid, incarnation, err);
-	spin_unlock_bh(&c->lock);
+	guard(vcs_cluster)(c);
+	fenced(c, nodeid, incarnation, err);
 }
 EXPORT_SYMBOL_GPL(vcs_up_fenced);
+
+int vcs_nl_fenced(struct vcs_from *from)
+{
+	int err;
+
+	guard(vcs_cluster)(from->c);
+	err = vcs_cluster_seated(from->c, from);
+	if (!err)
+		fenced(from->c, vcs_from_u32(from, VCS_A_NODEID, 0),
+		       vcs_from_u64(from, VCS_A_INCARNATION),
+		       -(int)vcs_from_u32(from, VCS_A_ERROR, 0));
+	return err;
+}

@@ -7,37 +7,57 @@
 #include <net/genetlink.h>
 #include <net/netlink.h>
 
-#include <uapi/linux/vcs.h>
+#include <linux/vcs.h>
 
-extern const struct nla_policy vcs_member_nl_policy[VCS_MEMBER_A_MAX + 1];
+struct vcs_from;
 
+/* What a command needs, and the function that carries it out. */
+struct vcs_nl_command {
+	int (*call)(struct vcs_from *from);
+	u64 required;	/* attributes, as bits */
+	bool cluster;	/* the handle names one that is there */
+	bool answers;
+	bool open;	/* to everybody */
+};
+
+extern const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1];
 extern const struct genl_ops vcs_nl_ops[19];
+extern const char *const vcs_phase_text[4];
+extern const char *const vcs_level_text[5];
+extern const char *const vcs_group_state_text[5];
+extern const char *const vcs_provider_state_text[4];
+extern const char *const vcs_lease_state_text[4];
 
-int vcs_nl_info_get_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_cluster_add_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_cluster_del_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_cluster_get_doit(struct sk_buff *skb, struct genl_info *info);
+int vcs_member_put(struct sk_buff *skb, int attr, const struct vcs_member *v);
+/* What is absent and may be stays as it is. */
+int vcs_member_parse(const struct nlattr *nest, struct vcs_member *v,
+		     struct netlink_ext_ack *extack);
+
+int vcs_nl_doit(struct sk_buff *skb, struct genl_info *info);
+int vcs_nl_info_get(struct vcs_from *from);
+int vcs_nl_cluster_add(struct vcs_from *from);
+int vcs_nl_cluster_del(struct vcs_from *from);
+int vcs_nl_cluster_get(struct vcs_from *from);
 int vcs_nl_cluster_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
-int vcs_nl_provider_attach_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_provider_detach_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_lease_renew_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_view_set_doit(struct sk_buff *skb, struct genl_info *info);
+int vcs_nl_provider_attach(struct vcs_from *from);
+int vcs_nl_provider_detach(struct vcs_from *from);
+int vcs_nl_lease_renew(struct vcs_from *from);
+int vcs_nl_view_set(struct vcs_from *from);
 int vcs_nl_view_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
 int vcs_nl_view_get_start(struct netlink_callback *cb);
 int vcs_nl_view_get_done(struct netlink_callback *cb);
-int vcs_nl_group_get_doit(struct sk_buff *skb, struct genl_info *info);
 int vcs_nl_group_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb);
 int vcs_nl_group_get_start(struct netlink_callback *cb);
 int vcs_nl_group_get_done(struct netlink_callback *cb);
-int vcs_nl_group_stop_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_group_start_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_group_finish_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_group_left_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_fenced_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_group_join_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_group_ack_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_group_leave_doit(struct sk_buff *skb, struct genl_info *info);
-int vcs_nl_claim_doit(struct sk_buff *skb, struct genl_info *info);
+int vcs_nl_group_stop(struct vcs_from *from);
+int vcs_nl_group_start(struct vcs_from *from);
+int vcs_nl_group_finish(struct vcs_from *from);
+int vcs_nl_group_left(struct vcs_from *from);
+int vcs_nl_fenced(struct vcs_from *from);
+int vcs_nl_group_join(struct vcs_from *from);
+int vcs_nl_group_ack(struct vcs_from *from);
+int vcs_nl_group_leave(struct vcs_from *from);
+int vcs_nl_claim(struct vcs_from *from);
 
 enum {
 	VCS_NLGRP_HINTS,

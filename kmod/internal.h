@@ -7,6 +7,7 @@
 #ifndef _VCS_INTERNAL_H
 #define _VCS_INTERNAL_H
 
+#include <linux/cleanup.h>
 #include <linux/completion.h>
 #include <linux/hrtimer.h>
 #include <linux/kobject.h>
@@ -38,11 +39,13 @@ struct vcs_session {
 	struct sock *sk;
 };
 
-/* Who commands, over netlink; NULL is a caller in the kernel. */
+/* One command over netlink, and who gave it; NULL is a caller in the kernel. */
 struct vcs_from {
 	struct genl_info *info;
 	struct sock *sk;
-	u64 session;
+	struct vcs_cluster *c;	/* with a reference, where one is named */
+	u64 session;		/* given, or to be given */
+	struct sk_buff *reply;	/* where there is one */
 };
 
 struct vcs_lease {
@@ -118,7 +121,7 @@ struct vcs_group {
 	struct vcs_event *event;	/* current; NULL before the first */
 	u64 event_id;			/* of event, for sysfs */
 	u32 nr_members;
-	struct vcs_event *finished;
+	struct vcs_event *finished;	/* the last that did */
 	enum vcs_phase phase;
 	u64 phase_ns;
 	u64 acked_event;
@@ -142,6 +145,23 @@ struct vcs_group {
 	struct completion left_done;
 };
 
+/* Sparse calls no clean-up function: for it a guarded function is balanced. */
+static inline void vcs_cluster_lock(struct vcs_cluster *c)
+{
+	spin_lock_bh(&c->lock);
+	__release(&c->lock);
+}
+
+static inline void vcs_cluster_unlock(struct vcs_cluster *c)
+{
+	__acquire(&c->lock);
+	spin_unlock_bh(&c->lock);
+}
+
+DEFINE_GUARD(vcs_cluster, struct vcs_cluster *, vcs_cluster_lock(_T), vcs_cluster_unlock(_T))
+DEFINE_FREE(vcs_view, struct vcs_view *, vcs_view_put(_T))
+DEFINE_FREE(vcs_event, struct vcs_event *, vcs_event_put(_T))
+
 /* main.c */
 extern struct workqueue_struct *vcs_wq;
 extern u64 vcs_incarnation;
@@ -149,27 +169,18 @@ u64 vcs_random_id(void);
 
 /* switch.c */
 extern struct mutex vcs_lock;
-struct vcs_provider_type *vcs_type_get(const char *name);	/* vcs_lock */
+struct vcs_provider_type *vcs_type_get(const char *name);
 void vcs_type_put(struct vcs_provider_type *t);
 bool vcs_text_ok(const char *text);
 bool vcs_name_ok(const char *name);
 
 /* cluster.c */
+extern u32 vcs_clusters_seq;
 struct vcs_cluster *vcs_cluster_find(const char *handle);
 struct vcs_cluster *vcs_cluster_nth(unsigned int n);
-int vcs_cluster_add(const char *handle, const char *name, u32 nodeid,
-		    const struct vcs_from *from);
-int vcs_cluster_del(const char *handle, const struct vcs_from *from);
-int vcs_cluster_attach(struct vcs_cluster *c, const char *type, u32 lease_ms,
-		       const struct vcs_from *from, u64 *generation, u64 *highest);
-int vcs_cluster_detach(struct vcs_cluster *c, const struct vcs_from *from);
 int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from);
-void vcs_cluster_lose(struct vcs_cluster *c);
-void vcs_cluster_fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err);
 void vcs_cluster_reap(struct vcs_cluster *c);
 void vcs_clusters_reap(void);
-void vcs_clusters_exit(void);
-extern u32 vcs_clusters_seq;
 
 static inline void vcs_cluster_unref(struct vcs_cluster *c)
 {
@@ -182,59 +193,43 @@ const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr,
 					 u32 nodeid);
 struct vcs_view *vcs_view_get(struct vcs_cluster *c);
 struct vcs_view *vcs_view_locked(struct vcs_cluster *c);
-int vcs_view_install(struct vcs_cluster *c, struct vcs_view *v,
-		     const struct vcs_from *from);
 void vcs_view_unquorate(struct vcs_cluster *c);
 void vcs_view_work(struct work_struct *work);
 
 /* group.c */
 struct vcs_group *vcs_group_find(struct vcs_cluster *c, const char *name);
-struct vcs_group *vcs_group_create(struct vcs_cluster *c, const char *name,
-				   u32 level, u32 flags, const char *owner,
-				   const struct vcs_group_ops *ops, void *priv,
-				   const struct vcs_from *from);
-int vcs_group_order(struct vcs_group *g, struct vcs_event *e,
-		    enum vcs_phase phase, const struct vcs_from *from);
-int vcs_group_acked(struct vcs_group *g, u64 event, enum vcs_phase phase,
-		    const struct vcs_from *from);
-int vcs_group_held(struct vcs_group *g, const struct vcs_from *from);
-void vcs_group_left(struct vcs_group *g, int err);
-void vcs_group_want_leave(struct vcs_group *g);
+struct vcs_group *vcs_group_seated(const struct vcs_from *from);
+struct vcs_group *vcs_group_held(const struct vcs_from *from);
 void vcs_group_lose(struct vcs_group *g);
 void vcs_group_abandon(struct vcs_group *g);
 void vcs_group_tell(struct vcs_group *g, unsigned int what);
 void vcs_group_changed(struct vcs_group *g);
 
+/* event.c */
+void vcs_group_acknowledge(struct vcs_group *g, enum vcs_phase phase);
+
 /* lease.c */
 enum vcs_lease_state vcs_lease_next(const struct vcs_lease *l, u64 now);
 bool vcs_lease_covers(const struct vcs_lease *l, u64 now);
-int vcs_lease_renew_next(const struct vcs_lease *l, u64 valid_from, u64 now);
 void vcs_lease_init(struct vcs_cluster *c);
 void vcs_lease_update(struct vcs_cluster *c);
-int vcs_lease_renew(struct vcs_cluster *c, u64 valid_from,
-		    const struct vcs_from *from);
-u64 vcs_lease_remaining_ms(const struct vcs_lease *l, u64 now);
-int vcs_lease_pm_init(void);
-void vcs_lease_pm_exit(void);
+u64 vcs_lease_remaining_ms(const struct vcs_cluster *c, u64 now);
+extern struct notifier_block vcs_lease_pm;
 
 /* user.c */
-int vcs_user_init(void);
-void vcs_user_exit(void);
+extern struct vcs_provider_type vcs_user_type;
 
 /* claim.c */
-int vcs_claim(const char *name, const struct nlattr *data, struct sk_buff *reply,
-	      const struct vcs_from *from);
 void vcs_claims_reap(void);
 void vcs_claims_exit(void);
 
-/* netlink.c, dump.c */
+/* netlink.c */
 extern struct genl_family vcs_genl_family;
 int vcs_netlink_init(void);
 void vcs_netlink_exit(void);
-void vcs_hint_cluster(struct vcs_cluster *c);
-void vcs_hint_view(struct vcs_cluster *c, u64 generation);
-void vcs_hint_group(struct vcs_group *g);
-void vcs_hint_provider(struct vcs_cluster *c);
+void vcs_hint(u8 cmd, struct vcs_cluster *c, const struct vcs_group *g);
+int vcs_from_members_count(const struct vcs_from *from);
+int vcs_from_members(const struct vcs_from *from, struct vcs_member *m);
 int __vcs_refuse(const struct vcs_from *from, int attr, int err, const char *msg);
 
 /* Refuse, and say why: text and attribute to the caller, a trace for everybody. */
@@ -244,6 +239,34 @@ int __vcs_refuse(const struct vcs_from *from, int attr, int err, const char *msg
 									\
 	__vcs_refuse(from, attr, err, __why);				\
 })
+
+static inline u32 vcs_from_u32(const struct vcs_from *from, int attr, u32 absent)
+{
+	return from->info->attrs[attr] ? nla_get_u32(from->info->attrs[attr]) : absent;
+}
+
+static inline u64 vcs_from_u64(const struct vcs_from *from, int attr)
+{
+	return nla_get_u64(from->info->attrs[attr]);
+}
+
+static inline const char *vcs_from_text(const struct vcs_from *from, int attr,
+					const char *absent)
+{
+	return from->info->attrs[attr] ? nla_data(from->info->attrs[attr]) : absent;
+}
+
+static inline int vcs_put_u64(struct sk_buff *skb, int attr, u64 value)
+{
+	return nla_put_u64_64bit(skb, attr, value, VCS_A_PAD);
+}
+
+static inline void vcs_session_take(struct vcs_session *s, const struct vcs_from *from)
+{
+	sock_hold(from->sk);
+	s->sk = from->sk;
+	s->id = from->session;
+}
 
 static inline bool vcs_session_dead(const struct vcs_session *s)
 {

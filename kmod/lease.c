@@ -37,7 +37,7 @@ bool vcs_lease_covers(const struct vcs_lease *l, u64 now)
  * May the evidence of @valid_from renew it at @now? Pure.
  * -EINVAL: no lease, or the future; -ESTALE: older than what is known, or run out
  */
-int vcs_lease_renew_next(const struct vcs_lease *l, u64 valid_from, u64 now)
+static int renew_next(const struct vcs_lease *l, u64 valid_from, u64 now)
 {
 	if (!l->lease_ns || valid_from > now)
 		return -EINVAL;
@@ -48,11 +48,15 @@ int vcs_lease_renew_next(const struct vcs_lease *l, u64 valid_from, u64 now)
 	return 0;
 }
 
-u64 vcs_lease_remaining_ms(const struct vcs_lease *l, u64 now)
+/* Of an attached provider. Also without the lock, for sysfs. */
+u64 vcs_lease_remaining_ms(const struct vcs_cluster *c, u64 now)
 {
-	u64 end = READ_ONCE(l->lease_ns) ? READ_ONCE(l->valid_from) + l->lease_ns : 0;
+	u64 lease_ns = READ_ONCE(c->lease.lease_ns);
+	u64 end = lease_ns ? READ_ONCE(c->lease.valid_from) + lease_ns : 0;
 
-	return end > now ? div_u64(end - now, NSEC_PER_MSEC) : 0;
+	if (READ_ONCE(c->state) != VCS_PROVIDER_ATTACHED || end <= now)
+		return 0;
+	return div_u64(end - now, NSEC_PER_MSEC);
 }
 
 /* Interrupt context: only queues; the work item decides again. */
@@ -68,6 +72,11 @@ void vcs_lease_init(struct vcs_cluster *c)
 {
 	hrtimer_init(&c->lease_timer, CLOCK_BOOTTIME, HRTIMER_MODE_ABS_HARD);
 	c->lease_timer.function = lease_fire;
+}
+
+static void arm(struct vcs_cluster *c)
+{
+	hrtimer_start(&c->lease_timer, ns_to_ktime(deadline(&c->lease)), HRTIMER_MODE_ABS_HARD);
 }
 
 /* Arm or disarm after a change. Under c->lock. */
@@ -86,35 +95,40 @@ void vcs_lease_update(struct vcs_cluster *c)
 		atomic_add(armed ? 1 : -1, &vcs_armed);
 	WRITE_ONCE(l->armed, armed);
 	if (armed)
-		hrtimer_start(&c->lease_timer, ns_to_ktime(deadline(l)),
-			      HRTIMER_MODE_ABS_HARD);
+		arm(c);
 	else
 		hrtimer_try_to_cancel(&c->lease_timer);
 }
 
-int vcs_lease_renew(struct vcs_cluster *c, u64 valid_from,
-		    const struct vcs_from *from)
+static int renew(struct vcs_cluster *c, u64 valid_from, const struct vcs_from *from)
 {
 	struct vcs_lease *l = &c->lease;
 	u64 now = ktime_get_boottime_ns();
-	int err = vcs_lease_renew_next(l, valid_from, now);
+	int err = renew_next(l, valid_from, now);
 
-	lockdep_assert_held(&c->lock);
 	if (err == -EINVAL)
 		return vcs_refuse(from, VCS_A_VALID_FROM_NS, err,
 				  "no lease, or the evidence lies in the future");
 	if (err) {
-		l->late++;
+		WRITE_ONCE(l->late, l->late + 1);
 		return vcs_refuse(from, VCS_A_VALID_FROM_NS, err,
 				  "the evidence is older than the last, or has run out");
 	}
 	WRITE_ONCE(l->valid_from, valid_from);
-	l->renewals++;
+	WRITE_ONCE(l->renewals, l->renewals + 1);
 	trace_vcs_lease_renew(c, valid_from, deadline(l) - now);
 	if (l->armed)
-		hrtimer_start(&c->lease_timer, ns_to_ktime(deadline(l)),
-			      HRTIMER_MODE_ABS_HARD);
+		arm(c);
 	return 0;
+}
+
+int vcs_nl_lease_renew(struct vcs_from *from)
+{
+	int err;
+
+	guard(vcs_cluster)(from->c);
+	err = vcs_cluster_seated(from->c, from);
+	return err ?: renew(from->c, vcs_from_u64(from, VCS_A_VALID_FROM_NS), from);
 }
 
 static int lease_pm(struct notifier_block *nb, unsigned long event, void *data)
@@ -127,14 +141,4 @@ static int lease_pm(struct notifier_block *nb, unsigned long event, void *data)
 	return notifier_from_errno(-EBUSY);
 }
 
-static struct notifier_block lease_pm_nb = { .notifier_call = lease_pm };
-
-int vcs_lease_pm_init(void)
-{
-	return register_pm_notifier(&lease_pm_nb);
-}
-
-void vcs_lease_pm_exit(void)
-{
-	unregister_pm_notifier(&lease_pm_nb);
-}
+struct notifier_block vcs_lease_pm = { .notifier_call = lease_pm };

@@ -2,6 +2,7 @@
 /* Init and exit of vcs.ko, nothing else. */
 #include <linux/module.h>
 #include <linux/random.h>
+#include <linux/suspend.h>
 
 #include "internal.h"
 
@@ -30,10 +31,10 @@ static int __init vcs_init(void)
 	err = vcs_sysfs_init();
 	if (err)
 		goto err_sysfs;
-	err = vcs_user_init();
+	err = vcs_provider_register(&vcs_user_type);
 	if (err)
 		goto err_user;
-	err = vcs_lease_pm_init();
+	err = register_pm_notifier(&vcs_lease_pm);
 	if (err)
 		goto err_pm;
 	err = vcs_netlink_init();
@@ -42,9 +43,9 @@ static int __init vcs_init(void)
 	return 0;
 
 err_netlink:
-	vcs_lease_pm_exit();
+	unregister_pm_notifier(&vcs_lease_pm);
 err_pm:
-	vcs_user_exit();
+	vcs_provider_unregister(&vcs_user_type);
 err_user:
 	vcs_sysfs_exit();
 err_sysfs:
@@ -52,18 +53,14 @@ err_sysfs:
 	return err;
 }
 
-/*
- * Every group and every attached provider holds the module, so what is left is
- * clusters without either, and claims.
- */
+/* Every cluster holds the module, so none is left. */
 static void __exit vcs_exit(void)
 {
 	vcs_netlink_exit();
-	vcs_lease_pm_exit();
+	unregister_pm_notifier(&vcs_lease_pm);
 	vcs_claims_exit();
-	vcs_clusters_exit();
-	vcs_user_exit();
 	destroy_workqueue(vcs_wq);
+	vcs_provider_unregister(&vcs_user_type);
 	rcu_barrier();
 	vcs_sysfs_exit();
 }

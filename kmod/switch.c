@@ -6,6 +6,7 @@
 
 #include "internal.h"
 
+/* The outermost: provider types, and the list of clusters. */
 DEFINE_MUTEX(vcs_lock);
 static LIST_HEAD(vcs_types);		/* vcs_lock */
 static unsigned int vcs_nr_types;	/* vcs_lock */
@@ -45,11 +46,13 @@ static struct vcs_provider_type *type_find(const char *name)
 	return NULL;
 }
 
-/* Pins the type's module. Under vcs_lock. */
+/* Pins the type's module. */
 struct vcs_provider_type *vcs_type_get(const char *name)
 {
-	struct vcs_provider_type *t = type_find(name);
+	struct vcs_provider_type *t;
 
+	guard(mutex)(&vcs_lock);
+	t = type_find(name);
 	if (!t || !try_module_get(t->owner))
 		return NULL;
 	atomic_inc(&t->users);
@@ -84,30 +87,28 @@ int __vcs_provider_register(struct vcs_provider_type *t, u32 api, size_t size)
 		return -EINVAL;
 	if (!t->name || !vcs_name_ok(t->name) || !caps_ok(t))
 		return -EINVAL;
-	mutex_lock(&vcs_lock);
+	guard(mutex)(&vcs_lock);
 	if (type_find(t->name))
-		err = -EEXIST;
-	else if (vcs_nr_types >= VCS_TYPES_MAX)
-		err = -ENOSPC;
-	else
-		err = vcs_sysfs_type_add(t);
-	if (!err) {
-		atomic_set(&t->users, 0);
-		list_add_tail(&t->node, &vcs_types);
-		vcs_nr_types++;
-	}
-	mutex_unlock(&vcs_lock);
-	return err;
+		return -EEXIST;
+	if (vcs_nr_types >= VCS_TYPES_MAX)
+		return -ENOSPC;
+	err = vcs_sysfs_type_add(t);
+	if (err)
+		return err;
+	atomic_set(&t->users, 0);
+	list_add_tail(&t->node, &vcs_types);
+	vcs_nr_types++;
+	return 0;
 }
 EXPORT_SYMBOL_GPL(__vcs_provider_register);
 
 /* No cluster uses it: each attach pins the owner, and this is its exit. */
 void vcs_provider_unregister(struct vcs_provider_type *t)
 {
-	mutex_lock(&vcs_lock);
-	list_del(&t->node);
-	vcs_nr_types--;
-	mutex_unlock(&vcs_lock);
+	scoped_guard(mutex, &vcs_lock) {
+		list_del(&t->node);
+		vcs_nr_types--;
+	}
 	vcs_sysfs_type_del(t);
 }
 EXPORT_SYMBOL_GPL(vcs_provider_unregister);

@@ -34,19 +34,9 @@ static const struct vcs_provider_ops user_ops = {
 	.acked = user_acked,
 };
 
-static struct vcs_provider_type user_type = {
+struct vcs_provider_type vcs_user_type = {
 	.name = "user",
 	.owner = THIS_MODULE,
 	.caps = VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE,
 	.ops = &user_ops,
 };
-
-int vcs_user_init(void)
-{
-	return vcs_provider_register(&user_type);
-}
-
-void vcs_user_exit(void)
-{
-	vcs_provider_unregister(&user_type);
-}

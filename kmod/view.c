@@ -20,19 +20,15 @@ static struct vcs_view *view_new(u32 nr, gfp_t gfp)
 
 struct vcs_view *vcs_view_alloc(u32 nr, gfp_t gfp)
 {
-	struct vcs_view *v;
+	struct vcs_view *v = nr <= VCS_MEMBERS_MAX ? view_new(nr, gfp) : NULL;
 
-	if (nr > VCS_MEMBERS_MAX)
-		return NULL;
-	v = view_new(nr, gfp);
 	if (!v)
 		return NULL;
 	v->spare = view_new(nr, gfp);
-	if (!v->spare) {
-		kvfree(v);
-		return NULL;
-	}
-	return v;
+	if (v->spare)
+		return v;
+	kvfree(v);
+	return NULL;
 }
 EXPORT_SYMBOL_GPL(vcs_view_alloc);
 
@@ -135,33 +131,36 @@ static void view_publish(struct vcs_cluster *c, struct vcs_view *v)
 	rcu_assign_pointer(c->view, v);
 	vcs_view_put(old);
 	trace_vcs_view_install(c, v);
-	vcs_hint_view(c, v->generation);
+	vcs_hint(VCS_CMD_VIEW_HINT, c, NULL);
 	queue_work(vcs_wq, &c->view_work);
 }
 
-/* Consumes @v. Under c->lock, the caller holds the seat. */
-int vcs_view_install(struct vcs_cluster *c, struct vcs_view *v,
-		     const struct vcs_from *from)
+static int view_check(const struct vcs_cluster *c, const struct vcs_view *v,
+		      const struct vcs_from *from)
 {
-	const struct vcs_member *me;
-	int err = 0;
+	const struct vcs_member *me = vcs_member_find(v->member, v->nr, c->nodeid);
+
+	if (!v->nr)
+		return vcs_refuse(from, VCS_A_MEMBER, -EINVAL, "a view has members");
+	if (vcs_members_check(v->member, v->nr))
+		return vcs_refuse(from, VCS_A_MEMBER, -EINVAL, "a nodeid is named twice");
+	if ((v->flags & VCS_VIEW_QUORATE) && (!me || me->incarnation != vcs_incarnation))
+		return vcs_refuse(from, VCS_A_MEMBER, -EPROTO,
+				  "a quorate view holds this node with its boot incarnation");
+	return 0;
+}
+
+/* Consumes @v. Under c->lock, the caller holds the seat. */
+static int view_install(struct vcs_cluster *c, struct vcs_view *v, const struct vcs_from *from)
+{
+	int err = view_check(c, v, from);
 
 	lockdep_assert_held(&c->lock);
-	if (!v->nr)
-		err = vcs_refuse(from, VCS_A_MEMBER, -EINVAL, "a view has members");
-	else if (vcs_members_check(v->member, v->nr))
-		err = vcs_refuse(from, VCS_A_MEMBER, -EINVAL, "a nodeid is named twice");
-	if (!err && (v->flags & VCS_VIEW_QUORATE)) {
-		me = vcs_member_find(v->member, v->nr, c->nodeid);
-		if (!me || me->incarnation != vcs_incarnation)
-			err = vcs_refuse(from, VCS_A_MEMBER, -EPROTO,
-					 "a quorate view holds this node with its boot incarnation");
-	}
 	if (err) {
 		vcs_view_put(v);
 		return err;
 	}
-	c->upcalls++;
+	WRITE_ONCE(c->upcalls, c->upcalls + 1);
 	view_publish(c, v);
 	return 0;
 }
@@ -186,19 +185,37 @@ void vcs_view_unquorate(struct vcs_cluster *c)
 
 int vcs_up_view(struct vcs_cluster *c, struct vcs_view *v)
 {
-	int err;
-
-	spin_lock_bh(&c->lock);
-	if (c->state == VCS_PROVIDER_ATTACHED) {
-		err = vcs_view_install(c, v, NULL);
-	} else {
-		vcs_view_put(v);
-		err = -ENOTCONN;
-	}
-	spin_unlock_bh(&c->lock);
-	return err;
+	guard(vcs_cluster)(c);
+	if (c->state == VCS_PROVIDER_ATTACHED)
+		return view_install(c, v, NULL);
+	vcs_view_put(v);
+	return -ENOTCONN;
 }
 EXPORT_SYMBOL_GPL(vcs_up_view);
+
+int vcs_nl_view_set(struct vcs_from *from)
+{
+	struct vcs_view *v __free(vcs_view) = NULL;
+	int err = vcs_from_members_count(from);
+
+	if (err < 0)
+		return err;
+	v = vcs_view_alloc(err, GFP_KERNEL);
+	if (!v)
+		return -ENOMEM;
+	err = vcs_from_members(from, v->member);
+	if (err)
+		return err;
+	v->ring_seq = vcs_from_u64(from, VCS_A_RING_SEQ);
+	v->ring_rep = vcs_from_u32(from, VCS_A_RING_REP, 0);
+	v->flags = vcs_from_u32(from, VCS_A_VIEW_FLAGS, 0);
+	guard(vcs_cluster)(from->c);
+	err = vcs_cluster_seated(from->c, from);
+	if (!err)
+		err = view_install(from->c, no_free_ptr(v), from);
+	return err ?: vcs_put_u64(from->reply, VCS_A_GENERATION,
+				  vcs_view_locked(from->c)->generation);
+}
 
 /* The work item never runs twice at once, so the notifier never nests. */
 void vcs_view_work(struct work_struct *work)

@@ -28,8 +28,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 LONG_FILES: dict[str, str] = {
     "bridge/driver.py": "one executor with a method of a few lines for each of thirteen effects",
     "kmod/cluster.c": "a cluster's life: add, attach, detach, orphan, lost, under one lock order",
-    "kmod/group.c": "a group's life and its events' order, under one lock order",
-    "kmod/netlink.c": "one handler of a few lines for each command of the spec",
+    "kmod/group.c": "a group's life: joined, lost, orphaned, taken over, left, under one lock order",
     "kmod/spec/vcs.yaml": "the netlink interface: one definition, append only",
     "tests/kernel/contract.py": "the contract of the switch, told once for kernel and fake",
 }
@@ -311,7 +310,10 @@ def test_files_fit_a_sitting() -> None:
     for name in tracked():
         if name == "COPYING" or (ROOT / name).suffix not in (*SOURCES, ".md", ""):
             continue
-        lines = (ROOT / name).read_text(errors="replace").count("\n")
+        text = (ROOT / name).read_text(errors="replace")
+        if "by `make gen`; do not edit" in text[:200]:
+            continue
+        lines = text.count("\n")
         if lines > (TEST_FILE_MAX if name.startswith("tests/") else FILE_MAX):
             long[name] = lines
     assert not {n: lines for n, lines in long.items() if n not in LONG_FILES}

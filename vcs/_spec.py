@@ -116,7 +116,7 @@ OPS: Final[tuple[Op, ...]] = (
     Op("lease-renew", 7, do=("handle", "session", "valid-from-ns"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("view-set", 8, do=("handle", "session", "ring-seq", "ring-rep", "view-flags", "member"), do_reply=("generation",), dump=None, dump_reply=None, event=None),
     Op("view-get", 9, do=None, do_reply=None, dump=("handle",), dump_reply=("handle", "generation", "ring-seq", "ring-rep", "view-flags", "nr-members", "member"), event=None),
-    Op("group-get", 10, do=("handle", "group"), do_reply=("handle", "group", "level", "group-flags", "group-state", "event", "phase", "acked-event", "acked-phase", "finished-event", "generation", "owner", "owner-epoch", "orphan-since-ms", "age-ms", "nr-members", "nr-finished-members", "member", "finished-member"), dump=("handle", "group"), dump_reply=("handle", "group", "level", "group-flags", "group-state", "event", "phase", "acked-event", "acked-phase", "finished-event", "generation", "owner", "owner-epoch", "orphan-since-ms", "age-ms", "nr-members", "nr-finished-members", "member", "finished-member"), event=None),
+    Op("group-get", 10, do=None, do_reply=None, dump=("handle", "group"), dump_reply=("handle", "group", "level", "group-flags", "group-state", "event", "phase", "acked-event", "acked-phase", "finished-event", "generation", "owner", "owner-epoch", "orphan-since-ms", "age-ms", "nr-members", "nr-finished-members", "member", "finished-member"), event=None),
     Op("group-stop", 11, do=("handle", "session", "group", "event"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("group-start", 12, do=("handle", "session", "group", "event", "member"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("group-finish", 13, do=("handle", "session", "group", "event"), do_reply=(), dump=None, dump_reply=None, event=None),
@@ -131,4 +131,6 @@ OPS: Final[tuple[Op, ...]] = (
     Op("group-hint", 22, do=None, do_reply=None, dump=None, dump_reply=None, event=("handle", "group", "generation", "event", "phase")),
     Op("provider-hint", 23, do=None, do_reply=None, dump=None, dump_reply=None, event=("handle", "provider-state")),
 )
+OPTIONAL: Final[frozenset[str]] = frozenset(("claim-data", "error", "group-flags", "join-id", "lease-ms", "level", "member", "owner", "provider", "view-flags", "votes"))
+"What a request may lack."
 COMMANDS: Final[dict[str, int]] = {op.name: op.value for op in OPS}

@@ -5,8 +5,10 @@
  * "key value" a line; writing an event id to vcs_test_consumer/ack acknowledges
  * by hand what ack=0 or ack_delay_ms left open.
  */
+#include <linux/completion.h>
 #include <linux/debugfs.h>
 #include <linux/module.h>
+#include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/workqueue.h>
 #include <linux/vcs.h>
@@ -30,6 +32,10 @@ static bool leave_in_lost;
 module_param(leave_in_lost, bool, 0644);
 MODULE_PARM_DESC(leave_in_lost, "leave from within lost()");
 
+static bool hang;
+module_param(hang, bool, 0444);
+MODULE_PARM_DESC(hang, "stop() and left() wait until debugfs' go is written");
+
 static struct vcs_cluster *the_cluster;
 static struct vcs_group *the_group;
 static struct dentry *dir;
@@ -41,6 +47,8 @@ static struct {
 	u32 views;
 	u32 view_older;		/* a callback with a view older than its event */
 	u32 nested;		/* a notifier, or a callback, within another */
+	u32 reclaim_fs;		/* a callback that may enter a file system's reclaim */
+	u32 after_left;		/* a callback after the last one */
 	u32 stops, starts, finishes, lost, left;
 	int left_err, ack_err;
 	u64 event;
@@ -59,6 +67,19 @@ static void ack_work(struct work_struct *work)
 }
 
 static DECLARE_DELAYED_WORK(delayed_ack, ack_work);
+
+static DECLARE_COMPLETION(go);
+
+/* What holds for every callback; some of them wait for the test here. */
+static void called(bool may_hang)
+{
+	if (!(current->flags & PF_MEMALLOC_NOFS))
+		seen.reclaim_fs++;
+	if (seen.left)
+		seen.after_left++;
+	if (hang && may_hang)
+		wait_for_completion(&go);
+}
 
 static void enter(struct vcs_group *g, const struct vcs_event *e, enum vcs_phase phase)
 {
@@ -91,6 +112,7 @@ static void leave(void)
 static void test_stop(struct vcs_group *g, const struct vcs_event *e)
 {
 	seen.stops++;
+	called(true);
 	enter(g, e, VCS_PHASE_STOP);
 	leave();
 }
@@ -98,6 +120,7 @@ static void test_stop(struct vcs_group *g, const struct vcs_event *e)
 static void test_start(struct vcs_group *g, const struct vcs_event *e)
 {
 	seen.starts++;
+	called(false);
 	enter(g, e, VCS_PHASE_START);
 	leave();
 }
@@ -105,6 +128,7 @@ static void test_start(struct vcs_group *g, const struct vcs_event *e)
 static void test_finish(struct vcs_group *g, const struct vcs_event *e)
 {
 	seen.finishes++;
+	called(false);
 	enter(g, e, VCS_PHASE_FINISH);
 	leave();
 }
@@ -112,12 +136,14 @@ static void test_finish(struct vcs_group *g, const struct vcs_event *e)
 static void test_lost(struct vcs_group *g)
 {
 	seen.lost++;
+	called(false);
 	if (leave_in_lost)
 		vcs_group_leave(g);
 }
 
 static void test_left(struct vcs_group *g, int err)
 {
+	called(true);
 	seen.left++;
 	seen.left_err = err;
 }
@@ -151,7 +177,8 @@ static int state_show(struct seq_file *m, void *unused)
 {
 	seq_printf(m, "view_generation %llu\nview_members %u\nviews %u\n",
 		   seen.view_generation, seen.view_members, seen.views);
-	seq_printf(m, "view_older %u\nnested %u\n", seen.view_older, seen.nested);
+	seq_printf(m, "view_older %u\nnested %u\nreclaim_fs %u\nafter_left %u\n",
+		   seen.view_older, seen.nested, seen.reclaim_fs, seen.after_left);
 	seq_printf(m, "stops %u\nstarts %u\nfinishes %u\nlost %u\nleft %u\n",
 		   seen.stops, seen.starts, seen.finishes, seen.lost, seen.left);
 	seq_printf(m, "left_err %d\nack_err %d\nevent %llu\nphase %u\nevent_members %u\n",
@@ -170,14 +197,12 @@ static int ack_set(void *data, u64 event)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(ack_fops, NULL, ack_set, "%llu\n");
 
-static int leave_set(void *data, u64 unused)
+static int go_set(void *data, u64 unused)
 {
-	if (!the_group)
-		return -ENOENT;
-	vcs_group_leave(the_group);
+	complete_all(&go);
 	return 0;
 }
-DEFINE_DEBUGFS_ATTRIBUTE(leave_fops, NULL, leave_set, "%llu\n");
+DEFINE_DEBUGFS_ATTRIBUTE(go_fops, NULL, go_set, "%llu\n");
 
 static int __init test_init(void)
 {
@@ -200,7 +225,7 @@ static int __init test_init(void)
 	dir = debugfs_create_dir("vcs_test_consumer", NULL);
 	debugfs_create_file("state", 0444, dir, NULL, &state_fops);
 	debugfs_create_file_unsafe("ack", 0200, dir, NULL, &ack_fops);
-	debugfs_create_file_unsafe("leave", 0200, dir, NULL, &leave_fops);
+	debugfs_create_file_unsafe("go", 0200, dir, NULL, &go_fops);
 	return 0;
 
 err_join:

@@ -215,10 +215,9 @@ enum {
 	 */
 	VCS_CMD_VIEW_GET,
 	/*
-	 * do: one group in one message. dump: all groups of a cluster, or the
-	 * one that is named; a group whose members do not fit goes on in the
-	 * next message, with the same head. NLM_F_DUMP_INTR when something
-	 * changed meanwhile: read again.
+	 * All groups of a cluster, or the one that is named; a group whose
+	 * members do not fit goes on in the next message, with the same head.
+	 * NLM_F_DUMP_INTR when something changed meanwhile: read again.
 	 */
 	VCS_CMD_GROUP_GET,
 	/*
