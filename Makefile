@@ -41,9 +41,9 @@ $(STAMP)/venv: pyproject.toml | packages
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@mkdir -p $(STAMP) && touch $@
 
-# --- what is made from kmod/spec/vcs.yaml -----------------------------------------------------------------------------
+# --- what is made from kmod/spec/*.yaml --------------------------------------------------------------------------------
 .PHONY: gen gen-check
-gen: venv ## make the netlink tables, the uapi header and docs/netlink.md from kmod/spec/vcs.yaml
+gen: venv ## make netlink tables, uapi header, tracepoints, sysfs files and their pages from kmod/spec/*.yaml
 	@$(PY) kmod/spec/gen.py
 
 gen-check: venv ## fail when a generated file is stale
@@ -51,10 +51,10 @@ gen-check: venv ## fail when a generated file is stale
 
 # --- the kernel module ------------------------------------------------------------------------------------------------
 KERNELS ?= 6.1 6.12
-KMOD_SOURCES := $(shell find kmod -name '*.[ch]') kmod/Kbuild kmod/Makefile
+KMOD_SOURCES := $(shell find kmod -name '*.[ch]' ! -name '*.mod.c' ! -name vcs_sample_consumer.c) kmod/Kbuild kmod/Makefile docs/sample_consumer.c
 KDIR_OF = $$(PYTHONPATH=qemu $(PY) -m harness.kernels --field=kdir $(1))
 .PHONY: kmod lint-kmod
-kmod: $(KERNELS:%=build/kmod/%/.built) ## vcs.ko and its test consumer, for every kernel in KERNELS, into build/kmod/
+kmod: $(KERNELS:%=build/kmod/%/.built) ## vcs.ko, its test modules and the sample, for every kernel in KERNELS, into build/kmod/
 
 build/kmod/%/.built: $(KMOD_SOURCES) | venv
 	@echo "== module for $*"
@@ -62,9 +62,15 @@ build/kmod/%/.built: $(KMOD_SOURCES) | venv
 	flock $(@D).lock $(MAKE) -s -C kmod -j2 KDIR=$$kdir OUT=$(CURDIR)/$(@D) WERROR=1 >$(@D)/build.log 2>&1 || { cat $(@D)/build.log; exit 1; }
 	@touch $@
 
-lint-kmod: venv ## the module once more: W=1, and sparse over every file
-	@for series in $(KERNELS); do echo "== sparse, $$series"; kdir=$(call KDIR_OF,$$series); \
-	  $(MAKE) -s -C kmod KDIR=$$kdir OUT=$(CURDIR)/build/kmod-lint/$$series WERROR=1 LINT=1; done
+lint-kmod: venv ## the module once more: W=1, sparse and kernel-doc on every kernel, checkpatch --strict
+	@for series in $(KERNELS); do echo "== W=1, sparse, kernel-doc: $$series"; kdir=$(call KDIR_OF,$$series); \
+	  $(MAKE) -s -C kmod KDIR=$$kdir OUT=$(CURDIR)/build/kmod-lint/$$series WERROR=1 LINT=1; \
+	  perl $$kdir/scripts/kernel-doc -none -Werror kmod/include/linux/vcs.h; done
+	@echo "== checkpatch"; tree=$$(PYTHONPATH=qemu $(PY) -m harness.source); \
+	check() { perl $$tree/scripts/checkpatch.pl --no-tree --strict --terse --show-types --no-summary "$$@"; }; \
+	check -f $(filter-out kmod/trace.h kmod/compat.h,$(filter %.c %.h,$(KMOD_SOURCES))); \
+	check --ignore PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE -f kmod/trace.h; \
+	check --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON -f kmod/compat.h
 
 # --- the lab ----------------------------------------------------------------------------------------------------------
 .PHONY: shell demo
@@ -83,7 +89,7 @@ demo: lab kmod ## the main job: three machines, GFS2, a node killed, the others 
 .PHONY: test test-quick test-vm
 test: test-quick test-vm ## everything: set-up, then every test; nothing may be skipped
 
-test-quick: lab second-python gen-check lint ## unit, simulation and process tests, no virtual machine
+test-quick: lab second-python gen-check lint lint-kmod ## unit, simulation and process tests, no virtual machine
 	@$(PY) -m pytest -q -n 2 -m "not vm" tests
 
 test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters (K=pattern)
