@@ -83,6 +83,7 @@ DRIVERS: dict[str, str] = {
     "membership/totem/last_gasp.py": "that child",
     "membership/totem/linkset.py": "the sockets of all links",
     "membership/totem/linkwatch.py": "the kernel's word about our own links",
+    "membership/totem/memory.py": "the C library's allocator",
     "membership/totem/sockets.py": "the sockets of one link",
     "membership/totem/ringseq.py": "the file that keeps the ring sequence",
 }

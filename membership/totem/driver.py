@@ -17,7 +17,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from membership.api import Engine, EngineContext, Order
-from membership.totem import flow
+from membership.totem import flow, memory
 from membership.totem.aes import AesGcm
 from membership.totem.core import CoreConfig, Deliver, DeliverMessages, Effect, Note, Persist, Send
 from membership.totem.engine import TotemCore
@@ -78,6 +78,7 @@ class TotemEngine(Engine):
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        memory.keep()
         stored = await self._loop.run_in_executor(self._disk, self._file.load)
         if self._file.problem:
             self._context.note("ring_seq_lost", {"problem": self._file.problem})
