@@ -37,9 +37,11 @@ class Kind(IntEnum):
     TRANSITIONAL = 2
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Processor:
-    """One engine process: ``boot`` is the kernel's incarnation, ``engine`` the process's own (SAFETY S1)."""
+class Processor(NamedTuple):
+    """One engine process: ``boot`` is the kernel's incarnation, ``engine`` the process's own (SAFETY S1).
+
+    A named tuple, because gatherings compare, sort and hash many of them.
+    """
 
     nodeid: int
     boot: int

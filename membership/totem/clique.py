@@ -27,6 +27,9 @@ def share(processors: Sequence[Processor], claims: Iterable[Claim], who: Process
 
     Two incarnations of one node are never together.
     """
+    claims = list(claims)
+    if not claims and len({p.nodeid for p in processors}) == len(processors):
+        return tuple(processors), True
     at = {p: i for i, p in enumerate(processors)}
     conflicts = [0] * len(processors)
     for p, q in claims:

@@ -46,6 +46,9 @@ def accept(core: Core, sender: Processor, token: Commit, now: int) -> None:
     members = tuple(e.processor for e in token.entries)
     retired = any(p in core.peers[p.nodeid].retired for p in members if p.nodeid in core.peers)
     fresh = core.ring_seq < token.ring.seq <= core.ring_seq + RING_SEQ_JUMP_MAX + RING_SEQ_STEP
+    if core.local not in members or sender != members[members.index(core.local) - 1]:
+        core.count("foreign")  # recorded on its way to another member
+        return
     if members != core.choice or not fresh or retired:
         core.count("commit_refused")
         if core.peers[sender.nodeid].may_greet(now):
@@ -62,6 +65,9 @@ def accept(core: Core, sender: Processor, token: Commit, now: int) -> None:
 
 def second_visit(core: Core, sender: Processor, token: Commit, now: int) -> None:
     forming = _forming(core)
+    if sender.nodeid != forming.ring.predecessor or forming.ring.by_id[sender.nodeid] != sender:
+        core.count("foreign")
+        return
     if token.ring != forming.ring.id or token.token_seq <= forming.commit_seq:
         core.count("token_copies")
         if token.ring == forming.ring.id:

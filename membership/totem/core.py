@@ -170,7 +170,9 @@ class Core:
         self.join_due = False
         "It has not been sent to everybody yet."
         self.join_ns = -(1 << 62)
+        self.join_space_ns = 0
         self.join_pause_ns = 0
+        "Shortest times to the next Join that says something new, and to one that repeats."
 
     def set_nodes(self, nodes: tuple[int, ...]) -> None:
         """Who is configured. What is known of others stays as long as a ring may name them."""
@@ -245,6 +247,11 @@ class Core:
     def cancel(self, *timers: Event) -> None:
         for timer in timers:
             self.timers.pop(timer, None)
+
+    def knows(self, processors: tuple[Processor, ...]) -> bool:
+        """All of them are of configured nodes."""
+        peers, me = self.peers, self.local.nodeid
+        return all(p.nodeid in peers or p.nodeid == me for p in processors)
 
     # --- who is heard -------------------------------------------------------------------------------------------------------
 

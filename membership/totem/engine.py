@@ -39,7 +39,8 @@ _EVENT_OF: dict[type, Event] = {
 }
 
 
-_CONTROL = Probe | ProbeAck | TokenAck | Alarm | Links
+_ORDERED = (Token, Regular, Piece)
+_CONTROL = (Probe, ProbeAck, TokenAck, Alarm, Links)
 
 
 def _ignored(core: Core, _sender: object, _message: object, _now: int) -> None:
@@ -248,7 +249,7 @@ class TotemCore:
 
     def _from_peer(self, peer: Peer, sender: Processor, message: Body, now: int) -> None:
         core = self.core
-        if isinstance(message, Token | Regular | Piece):
+        if isinstance(message, _ORDERED):
             ring = core.ring if core.state is not State.RECOVERY or core.forming is None else core.forming.ring
             ours = message.ring == ring.id and ring.by_id.get(sender.nodeid) == sender
             if isinstance(message, Piece):
@@ -257,7 +258,8 @@ class TotemCore:
                     return
                 message = whole
             if isinstance(message, Token):
-                event = Event.TOKEN if ours else Event.FOREIGN
+                # From the predecessor alone: one recorded on its way to another member must not be a second token.
+                event = Event.TOKEN if ours and sender.nodeid == ring.predecessor else Event.FOREIGN
             else:
                 event = Event.MCAST if ours and message.origin in ring.by_id else Event.FOREIGN
         elif isinstance(message, Join | Beacon):
@@ -267,7 +269,7 @@ class TotemCore:
                 gather.greet(core, peer, now)
                 return
             if isinstance(message, Join):
-                if len(message.proc) > PROCESSORS_MAX or any(p.nodeid not in core.nodes for p in message.proc):
+                if len(message.proc) > PROCESSORS_MAX or not core.knows(message.proc):
                     core.count("dropped_unknown_node")
                     return
                 if message.ring_seq > core.ring_seq + RING_SEQ_JUMP_MAX:

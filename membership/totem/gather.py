@@ -8,7 +8,8 @@ tell this same choice, the lowest of them forms the ring. Sets are of processors
 new processor, and its old one fails at once, without a timeout.
 
 A Join says everything and goes to everybody, but only when the choice changes; it goes again only to those who do not agree. What
-becomes known in one go, or within JOIN_SPACING_NS, goes out in one Join, so a change costs one Join of each node.
+becomes known in one go goes out in one Join, so a change costs one Join of each node; when many changes follow each other, as when a
+whole cluster starts, the Joins are spaced, from JOIN_SPACING_NS up to ``join_ms``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def enter(core: Core, now: int, why: str, proc: Iterable[Processor] = (), fail: 
         core.cancel(*_OTHER_TIMERS)
         core.choice = ()
         core.join_pause_ns = JOIN_AGAIN_NS
+        core.join_space_ns = JOIN_SPACING_NS
         core.note("totem_gather", why=why, ring=str(core.ring.id))
         core.history.gathering(why)
     core.fail |= failed
@@ -56,11 +58,7 @@ def enter(core: Core, now: int, why: str, proc: Iterable[Processor] = (), fail: 
     core.set_state(State.GATHER, why)
     core.claims |= {c for c in claims if core.proc.issuperset(c)}
     core.claims |= {(core.local, p) for p in core.watch.held if p in core.proc}
-    for p in live(core):
-        clock = core.watch.clocks.get(p.nodeid)
-        if clock is not None and p not in core.joins and not clock.asked_ns:
-            watch.ask(core, p.nodeid, now)
-    watch.wake(core, now + core.timing.probe)
+    watch.wake(core, now + core.timing.probe // 2)
     decide(core, now)
 
 
@@ -78,7 +76,7 @@ def decide(core: Core, now: int) -> None:
         core.cancel(Event.COMMIT_WAIT)
         core.arm(Event.CONSENSUS_TIMER, now + core.timing.consensus)
         core.join_due = True
-        core.arm(Event.JOIN_TIMER, max(now, core.join_ns + JOIN_SPACING_NS))
+        core.arm(Event.JOIN_TIMER, max(now, core.join_ns + core.join_space_ns))
     evaluate(core, now)
 
 
@@ -116,8 +114,16 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
         # It holds us for failed and cannot take that back before a ring is installed: two rings now, one later.
         enter(core, now, why, join.proc, {sender} | former)
         return
+    if not former and core.state is State.GATHER and _nothing_new(core, sender, join):
+        evaluate(core, now)
+        return
     core.vouched.update(join.vouched)
     enter(core, now, why, {sender, *join.proc}, former.union(join.fail), join.claims)
+
+
+def _nothing_new(core: Core, sender: Processor, join: Join) -> bool:
+    return (core.proc.issuperset(join.proc) and core.fail.issuperset(join.fail) and core.claims.issuperset(join.claims)
+            and core.vouched.issuperset(join.vouched) and (sender in core.vouched or all(q != sender for _p, q in core.claims)))
 
 
 def send_join(core: Core, to: tuple[int, ...], now: int) -> None:
@@ -255,16 +261,15 @@ def resend_join(core: Core, _sender: object, _message: object, now: int) -> None
     """Our Join to everybody when it says something new, again to those who do not agree with it otherwise."""
     if core.join_due:
         core.join_due = False
-        core.join_pause_ns = JOIN_AGAIN_NS
+        core.join_space_ns = min(2 * core.join_space_ns, core.timing.join)
+        core.count("joins")
         send_join(core, core.everybody, now)
     else:
         to = tuple(p.nodeid for p in live(core) if p != core.local and _owed(core, p))
-        for nodeid in to:
-            watch.ask(core, nodeid, now)
         send_join(core, to, now)
     core.join_ns = now
-    core.arm(Event.JOIN_TIMER, now + min(core.join_pause_ns, core.timing.join))
-    core.join_pause_ns *= 2
+    core.arm(Event.JOIN_TIMER, now + core.join_pause_ns)
+    core.join_pause_ns = min(2 * core.join_pause_ns, core.timing.join)
     if not core.chosen_first:
         evaluate(core, now)
 

@@ -130,9 +130,11 @@ HOLD_PROBE_MAX_NS = 2_000_000_000
 LINKS_QUERY_NS = 1_000_000_000
 "Shortest time between two questions to members what they claim."
 JOIN_SPACING_NS = 3_000_000
-"Shortest time between two Joins of ours: what becomes known meanwhile goes out together."
+"Shortest time between the first two Joins of a gathering, doubled with each: what becomes known meanwhile goes out together."
 JOIN_AGAIN_NS = 20_000_000
 "First pause before a Join is sent again to who does not agree; doubled up to ``join_ms``."
+LISTS_MAX = 256
+"Decoded lists of processors that are remembered."
 SETTLE_NS = 400_000_000
 "Claims between two rings must have stood still for so long before the rings try to meet in spite of them."
 LEAVE_COPIES = 3

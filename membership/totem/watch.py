@@ -2,7 +2,7 @@
 """Failure detection with identity: who owes us an answer, since when, and what follows.
 
 What goes to a peer and demands an answer is an *ask*: a token (the receiver acknowledges it at once while the ring is calm; on a busy
-ring the token's return is the answer), a probe, an alarm, a Join. Only a round trip answers: hearing a peer is not enough, because a
+ring the token's return is the answer), a probe, an alarm. Only a round trip answers: hearing a peer is not enough, because a
 link may work in one direction. The clock of a peer runs from the first ask that is not answered:
 
 - the token's hop is sent again after a few round trip times, on every link, until it is answered;
@@ -45,9 +45,10 @@ _ACCUSING = (Event.TOKEN_LOSS, Event.CONSENSUS_TIMER, Event.COMMIT_WAIT)
 def ask(core: Core, nodeid: int, now: int) -> Clock:
     """Something that demands an answer goes to the peer."""
     clock = core.watch.clocks[nodeid]
-    if not clock.asked_ns:
+    if not clock.asked_ns or now - clock.last_ns > core.timing.alarm:
+        # A question that was not repeated for so long was given up: the answer has not been missed since.
         clock.asked_ns = now
-        clock.nonce_first = 0
+        clock.asks = clock.refused = clock.nonce_first = 0
     clock.asks += 1
     clock.last_ns = now
     return clock
@@ -271,8 +272,8 @@ def on_timer(core: Core, _sender: object, _message: object, now: int) -> None:
             at = min(at, core.links.checked_ns + LINK_CHECK_NS)
             for nodeid, link, works in core.links.told():
                 core.health(nodeid, "link_up" if works else "link_down", f"link {link} to node {nodeid}")
-    elif ring is None and Event.COMMIT_WAIT in core.timers and core.choice[0] != core.local:
-        targets.add(core.choice[0].nodeid)  # agreed: the next word is its commit token
+    elif ring is None:
+        targets |= _unheard(core, now)
         at = now + step
     for nodeid in sorted(targets):
         if now - watch.clocks[nodeid].last_ns >= step:
@@ -283,6 +284,15 @@ def on_timer(core: Core, _sender: object, _message: object, now: int) -> None:
     judge(core, scope, now)
     if scope or watch.held:
         wake(core, max(min([at, *_limits(core, scope, now)]), now + 1_000_000))
+
+
+def _unheard(core: Core, now: int) -> set[int]:
+    """In a gathering: whose word we wait for. A Join asks nobody, for who has nothing to do with us does not answer it."""
+    if Event.COMMIT_WAIT in core.timers:
+        return {core.choice[0].nodeid}  # agreed: the next word is its commit token
+    since = now - 2 * core.timing.probe
+    return {p.nodeid for p in core.proc - core.fail if p != core.local and core.joins.get(p, (0, ()))[1] != core.choice
+            and core.watch.clocks[p.nodeid].answered_ns < since}
 
 
 def _limits(core: Core, scope: tuple[int, ...], now: int) -> list[int]:
@@ -302,10 +312,14 @@ def patience(core: Core, nodeid: int) -> int:
     if clock.refused >= REFUSED_MIN:
         least = REFUSED_NS
     elif any(q.nodeid == nodeid for _p, q in core.claims):
-        least = timing.confirm
+        least = _confirm(core, clock)
     else:
         least = min(max(timing.detect, clock.mean_ns + 8 * clock.dev_ns), 2 * timing.detect)
     return least * (2 + watch.doubt) // 2
+
+
+def _confirm(core: Core, clock: Clock) -> int:
+    return min(max(core.timing.confirm, clock.mean_ns + 4 * clock.dev_ns), 2 * core.timing.detect)
 
 
 def judge(core: Core, scope: tuple[int, ...], now: int) -> None:
@@ -314,11 +328,13 @@ def judge(core: Core, scope: tuple[int, ...], now: int) -> None:
     if len(core.links.down) >= core.links.count:
         return
     held = {p.nodeid for p in watch.held if core.peers[p.nodeid].current == p}
-    silent = {n: now - c.asked_ns for n in scope if (c := watch.clocks[n]).asked_ns and n not in held}
+    silent = {n: now - c.asked_ns for n in scope
+              if (c := watch.clocks[n]).asked_ns and now - c.last_ns <= timing.alarm and n not in held}
     guilty = [n for n, ns in silent.items() if watch.clocks[n].asks >= ASKS_MIN and ns >= patience(core, n)]
     if guilty:
         # In the same breath: others that owe an answer for as long as it takes to confirm.
-        guilty = [n for n, ns in silent.items() if n in guilty or (watch.clocks[n].asks >= ASKS_MIN and ns >= timing.confirm)]
+        guilty += [n for n, ns in silent.items()
+                   if n not in guilty and (c := watch.clocks[n]).asks >= ASKS_MIN and ns >= _confirm(core, c)]
         for nodeid in guilty:
             _verdict(core, nodeid, silent[nodeid], now)
         if watch.verdicts:

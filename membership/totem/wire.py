@@ -28,7 +28,7 @@ from membership.totem.frames import (
     encode_token,
     require,
 )
-from membership.totem.limits import MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
+from membership.totem.limits import LISTS_MAX, MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
 from vcs.errors import RemoteError
 from vcs.model import RingId
 
@@ -198,15 +198,25 @@ def decode(body: bytes) -> Body:
         raise RemoteError(f"truncated: {e}") from None
 
 
+_lists: dict[bytes, tuple[Processor, ...]] = {}
+"Lists that came lately: in a gathering all tell the same one."
+
+
 def _read_processors(body: bytes, at: int, count: int) -> tuple[Processor, ...]:
+    if not count:
+        return ()
+    key = body[at:at + count * _PROCESSOR.size]
+    known = _lists.get(key)
+    if known is not None:
+        return known
     require(count <= PROCESSORS_MAX, "too many processors")
-    out = []
-    for i in range(count):
-        nodeid, boot, engine = _PROCESSOR.unpack_from(body, at + i * _PROCESSOR.size)
-        require(nodeid > 0 and boot > 0 and engine > 0, "a processor without identity")
-        out.append(Processor(nodeid, boot, engine))
+    out = tuple(Processor(*_PROCESSOR.unpack_from(key, i * _PROCESSOR.size)) for i in range(count))
+    require(all(map(all, out)), "a processor without identity")
     require(all(a < b for a, b in pairwise(out)), "processors out of order")
-    return tuple(out)
+    if len(_lists) >= LISTS_MAX:
+        _lists.clear()
+    _lists[key] = out
+    return out
 
 
 def _join(body: bytes) -> Join:

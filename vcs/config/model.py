@@ -31,7 +31,7 @@ class TotemConfig:
     join_ms: int = 50
     "Resend of an unanswered Join."
     token_retransmit_ms: int = 120
-    detect_ms: int = 250
+    detect_ms: int = 270
     "Silence of a member, with three unanswered asks, after which the others go on without it."
     hold_ms: int = 50
     "An idle ring's token rests so long at the representative. At most lease/5 (SAFETY S9)."
