@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from membership.api import Kind, Order, Processor
-from membership.totem import commit, gather, operational, recovery, status, watch
+from membership.totem import commit, gather, operational, recovery, status, verdict, watch
 from membership.totem.control import Alarm, Links, Probe, ProbeAck, TokenAck
 from membership.totem.core import Core, CoreConfig, Effect
 from membership.totem.frames import Piece, Regular, Token
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Action = Callable[[Core, Any, Any, int], None]
 
-_MODULES = {"operational": operational, "gather": gather, "commit": commit, "recovery": recovery, "watch": watch}
+_MODULES = {"operational": operational, "gather": gather, "commit": commit, "recovery": recovery, "verdict": verdict}
 _EVENT_OF: dict[type, Event] = {
     Join: Event.JOIN, Commit: Event.COMMIT_TOKEN, Beacon: Event.BEACON, Leave: Event.LEAVE, Hurry: Event.HURRY,
 }
@@ -90,7 +90,7 @@ class TotemCore:
         memoryview may be reused by its owner afterwards."""
         if not self._closed:
             if now - self.core.watch.called_ns >= self.core.timing.late:
-                watch.called(self.core, now, self.deadline())
+                verdict.called(self.core, now, self.deadline())
             self.core.watch.called_ns = now
             try:
                 self._receive(data, now, link)
@@ -103,7 +103,7 @@ class TotemCore:
     def tick(self, now: int) -> list[Effect]:
         """Fire the timers that are due."""
         timers = self.core.timers
-        watch.called(self.core, now, self.deadline())
+        verdict.called(self.core, now, self.deadline())
         self.core.watch.called_ns = now
         for timer in TIMERS:
             at = timers.get(timer)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from membership.api import Processor
-from membership.totem import clique, parked, watch
+from membership.totem import clique, parked, verdict, watch
 from membership.totem.clique import Claim
 from membership.totem.core import Core
 from membership.totem.frames import Regular
@@ -66,7 +66,7 @@ def decide(core: Core, now: int) -> None:
     """Make up our mind again, and say so if it changed."""
     alive = live(core)
     claimed = {q for _p, q in core.claims}.intersection(alive) - core.vouched - {core.local}
-    core.vouched |= {q for q in claimed if q in core.joins or watch.vouches(core, q, now)}
+    core.vouched |= {q for q in claimed if q in core.joins or verdict.vouches(core, q, now)}
     absent = claimed - core.vouched
     choice, core.chosen_first = clique.share([p for p in alive if p not in absent], core.claims, core.local)
     if choice != core.choice:

@@ -33,7 +33,7 @@ class Event(IntEnum):
     FAIL_TO_RECEIVE = 2
     "One member's acknowledgement has stood still for too long."
     SUSPECT = 3
-    "Somebody has not answered for too long: a new claim of ours (watch.py)."
+    "Somebody has not answered for too long: a new claim of ours (verdict.py)."
     # from a peer
     TOKEN = 4
     MCAST = 5
@@ -95,7 +95,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (O, E.SUBMIT): Cell("operational.on_submit", (O,), "end the token's rest, or ask for it"),
     (O, E.RETRANSMIT_TIMER): Cell("operational.resend_token", (O,), "the token may be lost on the way to the successor"),
     (O, E.HOLD_TIMER): Cell("operational.release", (O,), "the token has rested"),
-    (O, E.WATCH_TIMER): Cell("watch.on_timer", (O,), "who owes an answer"),
+    (O, E.WATCH_TIMER): Cell("verdict.on_timer", (O,), "who owes an answer"),
     (O, E.JOIN_TIMER): _ignore(O, "armed in GATHER only"),
     (O, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "somebody failed"),
     (O, E.CONSENSUS_TIMER): _ignore(O, "armed in GATHER only"),
@@ -117,7 +117,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (G, E.SUBMIT): _ignore(G, "queued until a ring is installed"),
     (G, E.RETRANSMIT_TIMER): _ignore(G, "cancelled on entry"),
     (G, E.HOLD_TIMER): _ignore(G, "cancelled on entry"),
-    (G, E.WATCH_TIMER): Cell("watch.on_timer", (G,), "who owes an answer"),
+    (G, E.WATCH_TIMER): Cell("verdict.on_timer", (G,), "who owes an answer"),
     (G, E.JOIN_TIMER): Cell("gather.resend_join", (G,), "Joins are not acknowledged"),
     (G, E.TOKEN_LOSS): _ignore(G, "cancelled on entry"),
     (G, E.CONSENSUS_TIMER): Cell("gather.consensus_timeout", (G,), "who has not agreed by now has failed"),
@@ -139,7 +139,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (C, E.SUBMIT): _ignore(C, "queued until a ring is installed"),
     (C, E.RETRANSMIT_TIMER): Cell("commit.resend", (C,), "the commit token may be lost"),
     (C, E.HOLD_TIMER): _ignore(C, "cancelled on entry"),
-    (C, E.WATCH_TIMER): Cell("watch.on_timer", (C,), "who owes an answer"),
+    (C, E.WATCH_TIMER): Cell("verdict.on_timer", (C,), "who owes an answer"),
     (C, E.JOIN_TIMER): _ignore(C, "cancelled on entry: the commit token replaces Joins"),
     (C, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "a member of the new ring failed"),
     (C, E.CONSENSUS_TIMER): _ignore(C, "cancelled on entry"),
@@ -161,7 +161,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (R, E.SUBMIT): _ignore(R, "queued until the ring is installed"),
     (R, E.RETRANSMIT_TIMER): Cell("recovery.resend", (R,), "the token, or the commit token before it, may be lost"),
     (R, E.HOLD_TIMER): Cell("recovery.release", (R, O), "the token has rested: it went round in vain"),
-    (R, E.WATCH_TIMER): Cell("watch.on_timer", (R,), "who owes an answer"),
+    (R, E.WATCH_TIMER): Cell("verdict.on_timer", (R,), "who owes an answer"),
     (R, E.JOIN_TIMER): _ignore(R, "cancelled before"),
     (R, E.TOKEN_LOSS): Cell("gather.token_lost", (G,), "a member of the new ring failed: back, the old ring's state is kept"),
     (R, E.CONSENSUS_TIMER): _ignore(R, "cancelled before"),

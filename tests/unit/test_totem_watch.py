@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from membership.api import Health, Processor
-from membership.totem import control, parked, watch
+from membership.totem import control, parked, verdict, watch
 from membership.totem.core import Core, CoreConfig, Deliver, Send
 from membership.totem.limits import ASKS_MIN, DOUBT_MAX, HOLD_MAX_NS, HOLD_MIN_NS, HOLD_PROBE_MAX_NS, RTO_MIN_NS, Timing
 from membership.totem.ring import Ring
@@ -59,7 +59,7 @@ def run(core: Core, since: int, until: int) -> None:
             watch.resend(core, core.ring, control.encode(control.TokenAck(RING, 5)), now)
         if core.timers.get(Event.WATCH_TIMER, until) <= now:
             del core.timers[Event.WATCH_TIMER]
-            watch.on_timer(core, None, None, now)
+            verdict.on_timer(core, None, None, now)
 
 
 # --- asks and answers -------------------------------------------------------------------------------------------------------
@@ -188,19 +188,19 @@ def test_an_alarm_makes_us_ask_too_and_is_answered() -> None:
 def test_few_asks_are_no_evidence() -> None:
     core = make()
     watch.ask(core, 2, T0)
-    watch.judge(core, (2, 3), T0 + 10 * core.timing.detect)
+    verdict.judge(core, (2, 3), T0 + 10 * core.timing.detect)
     assert not core.watch.verdicts, f"at least {ASKS_MIN}"
 
 
 def test_what_others_claim_needs_only_to_be_confirmed() -> None:
     core = make()
-    assert watch.patience(core, 2) == core.timing.detect
+    assert verdict.patience(core, 2) == core.timing.detect
     core.claims.add((P[2], P[1]))
-    assert watch.patience(core, 2) == core.timing.confirm
-    assert watch.patience(core, 3) == core.timing.detect
+    assert verdict.patience(core, 2) == core.timing.confirm
+    assert verdict.patience(core, 3) == core.timing.detect
     for _ in range(20):
         core.watch.clocks[2].took(150 * MS)
-    assert watch.patience(core, 2) > 150 * MS, "never less than it takes to answer"
+    assert verdict.patience(core, 2) > 150 * MS, "never less than it takes to answer"
 
 
 def test_slow_peers_get_more_time_and_not_for_ever() -> None:
@@ -209,9 +209,9 @@ def test_slow_peers_get_more_time_and_not_for_ever() -> None:
     for _ in range(50):
         clock.took(200 * MS)
         clock.took(20 * MS)
-    assert core.timing.detect < watch.patience(core, 2) <= 2 * core.timing.detect
+    assert core.timing.detect < verdict.patience(core, 2) <= 2 * core.timing.detect
     clock.took(10_000 * MS)
-    assert watch.patience(core, 2) == 2 * core.timing.detect
+    assert verdict.patience(core, 2) == 2 * core.timing.detect
 
 
 def test_with_all_own_links_down_nobody_is_accused() -> None:
@@ -233,19 +233,19 @@ def test_time_that_we_slept_through_is_nobodys_silence() -> None:
     watch.token_sent(core, core.ring, 5, T0)
     core.arm(Event.TOKEN_LOSS, T0 + 600 * MS)
     woken = T0 + 5000 * MS
-    watch.called(core, woken, T0 + 10 * MS)
+    verdict.called(core, woken, T0 + 10 * MS)
     assert woken - core.watch.clocks[2].asked_ns == 10 * MS
     assert core.timers[Event.TOKEN_LOSS] == woken + 590 * MS
     assert health(core) == [(1, "late")]
-    watch.called(core, woken + MS, T0 + 10 * MS)
+    verdict.called(core, woken + MS, T0 + 10 * MS)
     assert woken - core.watch.clocks[2].asked_ns == 10 * MS, "forgiven once"
 
 
 def test_who_is_late_often_is_patient_and_forgets() -> None:
     core = make()
     for i in range(2 * DOUBT_MAX):
-        watch.called(core, T0 + i * 1000 * MS + 500 * MS, T0 + i * 1000 * MS)
-    assert watch.patience(core, 2) == core.timing.detect * (2 + DOUBT_MAX) // 2
+        verdict.called(core, T0 + i * 1000 * MS + 500 * MS, T0 + i * 1000 * MS)
+    assert verdict.patience(core, 2) == core.timing.detect * (2 + DOUBT_MAX) // 2
     run(core, T0 + 10_000 * MS, T0 + 40_000 * MS)
     assert core.watch.doubt == 0
 
