@@ -93,6 +93,8 @@ class Watch:
         self.rto_ns = 0
         self.rotation_ns = 0
         "Smoothed time of a rotation without rest."
+        self.lap_ns = 0
+        "Smoothed time between two tokens of an idle ring: a rest and a rotation."
         self.progress_ns = NEVER
         "When a token last came."
         # self doubt

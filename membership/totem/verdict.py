@@ -47,7 +47,7 @@ def on_timer(core: Core, _sender: object, _message: object, now: int) -> None:
             targets |= {ring.successor, ring.predecessor}
             at = now + step
         else:
-            at = min(at, max(watch.progress_ns + quiet(core), now + step))
+            at = min(at, watch.progress_ns + quiet(core))
         if core.links.count > 1:
             targets |= core.links.to_check((ring.successor, ring.predecessor), ring.others, now)
             at = min(at, core.links.checked_ns + LINK_CHECK_NS)

@@ -156,6 +156,8 @@ def resend(core: Core, ring: Ring, body: bytes, now: int) -> None:
 def token_came(core: Core, ring: Ring, busy: bool, now: int) -> None:
     """A new token of the ring on which our last one went on: it has been round, so the successor had it."""
     watch = core.watch
+    if not busy:
+        watch.lap_ns += (min(now - watch.progress_ns, 4 * core.timing.hold) - watch.lap_ns) // 8
     watch.progress_ns = now
     if watch.hop_open:
         watch.hop_open = False
@@ -218,7 +220,7 @@ def scope_of(core: Core) -> tuple[int, ...]:
 
 def quiet(core: Core) -> int:
     """So long without a token, and its neighbours are asked (ns)."""
-    return max(2 * core.timing.hold, core.timing.hold + 2 * core.watch.rotation_ns)
+    return max(core.timing.hold, core.watch.lap_ns) * 5 // 4 + 2 * core.watch.rotation_ns
 
 
 def began(core: Core, now: int) -> None:
@@ -229,4 +231,5 @@ def began(core: Core, now: int) -> None:
     core.watch.hop_open = False
     core.watch.progress_ns = now
     core.watch.rotation_ns = 0
+    core.watch.lap_ns = core.timing.hold
     wake(core, now + quiet(core))
