@@ -52,6 +52,7 @@ EXPLICIT = 1
 
 _MESSAGES = struct.Struct("<BBxxIQ")  # kind, flags, count, event
 _LENGTH = struct.Struct("<I")
+_ONE = struct.Struct("<BBxxIQI")  # a head and the one length
 _PROCESSED = struct.Struct("<BxxxxxxxQ")  # kind, event
 _DELIVERY = struct.Struct("<BxxxIQQ")  # kind, sender, event, sequence of the first message
 _EVENT = struct.Struct("<BxxxIQ")  # kind, count, event
@@ -99,6 +100,8 @@ class Closed(NamedTuple):
 
 def pack(event: int, messages: Sequence[bytes]) -> bytes:
     """A packet of messages. The caller sees to the limits."""
+    if len(messages) == 1:
+        return _ONE.pack(Kind.MESSAGES, UNIFORM, 1, event, len(messages[0])) + messages[0]
     sizes = list(map(len, messages))
     count = len(sizes)
     if sizes.count(sizes[0]) == count:

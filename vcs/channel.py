@@ -42,6 +42,10 @@ OUTBOUND_MAX = 1 << 20
 "Bytes that an AsyncChannel holds for vcsd before it refuses more."
 READS = 32
 "Packets read in one turn of an event loop."
+SOCKET_BUFFER = 1 << 20
+"""Bytes asked of the kernel for packets that the other side has not read. It says that there is room again only when three quarters are
+free, so a small buffer makes sender and receiver take turns."""
+SO_SNDBUFFORCE = 32
 LENGTH = 4
 RESETS = 2
 
@@ -56,18 +60,28 @@ class ChannelFull(VcsError):
     """Too much waits to be sent: await ``drain()`` first."""
 
 
+def enlarge(sock: socket.socket, size: int = SOCKET_BUFFER) -> None:
+    """Ask for room for what the other side has not read yet: beyond the system's limit where this process may."""
+    for option in (socket.SO_SNDBUF, SO_SNDBUFFORCE):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+
+
 class Channel:
     """One channel. Every method raises ChannelClosed once the channel has ended and what came before was received."""
 
-    __slots__ = ("_closed", "_event", "_in", "_in_bytes", "_messages", "_poll", "_size", "_socket")
+    __slots__ = ("_closed", "_event", "_in", "_in_bytes", "_messages", "_packed", "_poll", "_size", "_socket")
 
     def __init__(self, sock: socket.socket) -> None:
         """``sock``: connected to vcsd (see :func:`open_channel`); it belongs to the channel from now on."""
         sock.setblocking(False)
+        enlarge(sock)
         self._socket = sock
         self._poll = select.poll()
         self._messages: list[bytes] = []
         self._size = batch.HEAD
+        self._packed = b""
+        "A packet that vcsd did not take yet."
         self._event = 0
         self._in: deque[tuple[Delivery, int]] = deque()
         self._in_bytes = 0
@@ -119,15 +133,22 @@ class Channel:
     def send(self, payload: bytes) -> None:
         """Send one message now, behind those that were put."""
         self.put(payload)
-        self.flush()
+        if not self._send_packet() or self._messages:
+            self.flush()
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Send what was put. Blocks while vcsd takes no more, and reads ahead meanwhile. False: not within ``timeout_s``."""
-        return not self._messages or self._push(self._packet, timeout_s)
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._messages or self._packed:
+            if not self._send_packet() and not self._wait_for_room(end):
+                return False
+        return True
 
     def processed(self, event: int) -> None:
         """Explicit channels: this program has processed ``event``, so its messages may come."""
-        self._push(lambda: batch.pack_processed(event), None)
+        packet = batch.pack_processed(event)
+        while not self._offer(packet):
+            self._wait_for_room(None)
 
     def _room(self, payload: bytes) -> int:
         """Make room for ``payload``; the size of the packet with it."""
@@ -138,26 +159,28 @@ class Channel:
         return self._size + len(payload) + LENGTH
 
     def _packet(self) -> bytes:
-        return batch.pack(self._event, self._messages)
-
-    def _sent(self) -> None:
+        """What was put, as a packet."""
+        packet = batch.pack(self._event, self._messages)
         self._messages = []
         self._size = batch.HEAD
+        return packet
 
-    def _push(self, make: Callable[[], bytes], timeout_s: float | None) -> bool:
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        packet = make()
-        while True:
-            if self._offer(packet):
-                if packet[0] == batch.Kind.MESSAGES:
-                    self._sent()
-                return True
-            read = self._in_bytes < INBOUND_MAX
-            found = self._wait(select.POLLOUT | (select.POLLIN if read else 0), end)
-            if not found:
-                return False
-            if found & ~select.POLLOUT and read:
-                self._read()
+    def _send_packet(self) -> bool:
+        """Hand over the packet that waits, or what was put as one; False: not now."""
+        packet = self._packed or self._packet()
+        if self._offer(packet):
+            self._packed = b""
+            return True
+        self._packed = packet
+        return False
+
+    def _wait_for_room(self, end: float | None) -> bool:
+        """Until vcsd may take something, reading ahead; False when ``end`` has come."""
+        read = self._in_bytes < INBOUND_MAX
+        found = self._wait(select.POLLOUT | (select.POLLIN if read else 0), end)
+        if found & ~select.POLLOUT and read:
+            self._read()
+        return found != 0
 
     def _offer(self, packet: bytes) -> bool:
         """Hand a packet to vcsd; False: not now."""
@@ -195,10 +218,10 @@ class Channel:
                 raise self._gone()
             if self._read():
                 continue
-            if self._messages:
-                self.flush(timeout_s)
-                continue
-            if timeout_s == 0 or not self._wait(select.POLLIN, end):
+            what = select.POLLIN
+            if (self._messages or self._packed) and not self._send_packet():
+                what |= select.POLLOUT
+            if timeout_s == 0 or not self._wait(what, end):
                 return None
 
     def _read(self) -> bool:
@@ -310,7 +333,6 @@ class AsyncChannel:
         if self._out_bytes >= OUTBOUND_MAX:
             raise ChannelFull(f"{self._out_bytes} bytes wait to be sent", "await drain() before sending more")
         packet = channel._packet()
-        channel._sent()
         self._out.append(packet)
         self._out_bytes += len(packet)
         if self._out_bytes >= OUTBOUND_MAX:

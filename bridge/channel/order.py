@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from vcs.batch import Position
 
 _PLACE = struct.Struct("<QQI")
+RECENT_MAX = 4096
+"Bytes."
 
 
-def _digest() -> hashlib.blake2b:
+def _empty() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
@@ -39,14 +41,16 @@ class GroupOrder:
     "Members with a program that is behind: nobody hands in more."
     mark: Position | None = None
     "Where this node stood when the ring began; None if it was in no event of the group then."
-    _places: hashlib.blake2b = field(default_factory=_digest)
+    _places: hashlib.blake2b = field(default_factory=_empty)
+    _recent: bytearray = field(default_factory=bytearray)
+    "Places that are not in the digest yet."
 
     def start(self, event: int, members: frozenset[int]) -> bool:
         """The event is started: messages behind this place are of it. False: it was in force already."""
         if event == self.event:
             return False
         self.event, self.members, self.count = event, members, 0
-        self._places = _digest()
+        self._forget()
         return True
 
     def accept(self, sender: int, ring_seq: int, seq: int, messages: int) -> int:
@@ -55,18 +59,30 @@ class GroupOrder:
             return 0
         first = self.count + 1
         self.count += messages
-        self._places.update(_PLACE.pack(ring_seq, seq, sender))
+        self._recent += _PLACE.pack(ring_seq, seq, sender)
+        if len(self._recent) >= RECENT_MAX:
+            self._digest()
         return first
+
+    def _digest(self) -> bytes:
+        """Of the places of all bundles since the event or the last sync."""
+        self._places.update(self._recent)
+        self._recent.clear()
+        return self._places.digest()
+
+    def _forget(self) -> None:
+        self._places = _empty()
+        self._recent.clear()
 
     def new_ring(self, companions: frozenset[int]) -> None:
         """A new regular configuration, into which ``companions`` came together with this node."""
         self.paused.clear()
         along = companions & self.members
-        self.mark = Position(self.event, self.count, len(along), min(along, default=0), self._places.digest()) if self.event else None
+        self.mark = Position(self.event, self.count, len(along), min(along, default=0), self._digest()) if self.event else None
 
     def synced(self) -> None:
         """The sync is sent: differences from here on can only come from a later ring."""
-        self._places = _digest()
+        self._forget()
 
     def missed(self, theirs: Position) -> bool:
         """Another member's sync: has this node missed what that one has?"""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from typing import Protocol
@@ -12,9 +11,8 @@ from typing import Protocol
 from bridge.channel.limits import READS, Limits
 from vcs import batch
 from vcs.batch import Buffer, Kind
+from vcs.channel import enlarge
 from vcs.errors import RemoteError
-
-SO_SNDBUFFORCE = 32
 
 
 class Owner(Protocol):
@@ -53,7 +51,7 @@ class Port:
         self.reading = False
         self.closed = False
         sock.setblocking(False)
-        _buffer(sock, limits.socket)
+        enlarge(sock, limits.socket)
 
     @property
     def number(self) -> int:
@@ -198,10 +196,3 @@ class Port:
         self.reading = self._writing = False
         self._socket.close()
         self._owner.gone(self, why)
-
-
-def _buffer(sock: socket.socket, size: int) -> None:
-    """Ask for room for what the program has not read yet: beyond the system's limit where this process may."""
-    for option in (socket.SO_SNDBUF, SO_SNDBUFFORCE):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, option, size)

@@ -44,6 +44,10 @@ def _now() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+def _deliveries_first(effect: Effect) -> bool:
+    return not isinstance(effect, DeliverMessages)
+
+
 class TotemEngine(Engine):
     """The engine ``totem``."""
 
@@ -120,7 +124,11 @@ class TotemEngine(Engine):
     def submit(self, payload: bytes, order: Order = Order.AGREED) -> None:
         if self._core is None or self._closed:
             raise VcsError("the engine is not running")
-        self._call(self._core.submit(payload, order, _now()))
+        effects = self._core.submit(payload, order, _now())
+        if len(effects) > 1:
+            # A ring at rest takes it at once: who waits for it here need not wait until every peer was sent to.
+            effects.sort(key=_deliveries_first)
+        self._call(effects)
         self._rearm()
 
     def reconfigure(self, config: ClusterConfig) -> None:

@@ -78,7 +78,7 @@ def test_a_death_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None
 
 
 def test_who_does_not_read_is_cut_off_and_the_others_go_on(tmp_path: Path) -> None:
-    limits = Limits(socket=64 << 10, behind=128 << 10, caught_up=32 << 10, backlog=4 << 20, slow_s=1.5)
+    limits = Limits(socket=64 << 10, behind=128 << 10, caught_up=32 << 10, backlog=4 << 20, slow_s=1.5, linger_s=60)
 
     async def story() -> None:
         async with EngineNodes(tmp_path, limits) as nodes:
