@@ -2,6 +2,11 @@
 """Fixtures shared by all tests: the lab's. And one rule: skipped is not passed."""
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says something about the machine's other work, not about what is tested; each test has a time limit anyway.
+settings.register_profile("vcs", deadline=None)
+settings.load_profile("vcs")
 
 pytest_plugins = ["harness.pytest_plugin"]
 
