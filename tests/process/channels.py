@@ -13,7 +13,8 @@ from membership.api import Engine, EngineContext, Processor
 from membership.registry import factory
 from tests.process.story import make_config, until
 from vcs.batch import Batch, Event
-from vcs.channel import AsyncChannel, Channel, Delivery
+from vcs.channel import Channel, Delivery
+from vcs.channel_async import AsyncChannel
 from vcs.config.model import ClusterConfig
 
 Line = tuple[int, int, int, bytes]
