@@ -106,7 +106,8 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
     if len(core.proc | set(join.proc)) > PROCESSORS_MAX:
         core.count("too_many_processors")
         return
-    watch.answered(core, sender.nodeid, now)
+    if sender not in core.watch.held:  # a Join heard is no round trip: it ends nobody's claim, but while it speaks it is not silent
+        watch.answered(core, sender.nodeid, now)
     if join.seq >= core.joins.get(sender, (0, ()))[0]:
         core.joins[sender] = (join.seq, join.choice)
     former = {p for p in core.proc if p.nodeid == sender.nodeid and p != sender}

@@ -68,8 +68,9 @@ def due(core: Core, now: int) -> list[int]:
     """Nodes to be asked now because of a claim of ours; each is asked less and less often while it does not answer."""
     nodeids = []
     for processor, held in list(core.watch.held.items()):
-        if core.peers[processor.nodeid].current != processor:
-            del core.watch.held[processor]  # another incarnation took the seat: it has its own chance
+        peer = core.peers[processor.nodeid]
+        if peer.current not in (None, processor) or processor in peer.retired:
+            del core.watch.held[processor]  # it left, or another incarnation took the seat: that one has its own chance
             continue
         if held.next_ns > now:
             continue

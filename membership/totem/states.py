@@ -102,7 +102,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (O, E.COMMIT_WAIT): _ignore(O, "armed in GATHER only"),
     (O, E.MERGE_TIMER): Cell("gather.announce", (O,), "tell configured nodes outside the ring that it exists"),
     # --- who takes part -------------------------------------------------------------------------------------------------
-    (G, E.CONSENSUS): Cell("commit.create", (C,), "the representative sends the commit token"),
+    (G, E.CONSENSUS): Cell("commit.create", (C, G), "the representative sends the commit token"),
     (G, E.FORMED): _ignore(G, "raised in COMMIT only"),
     (G, E.FAIL_TO_RECEIVE): _ignore(G, "no token in this state"),
     (G, E.SUSPECT): Cell("gather.suspected", (G,), "one claim more"),

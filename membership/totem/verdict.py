@@ -108,7 +108,7 @@ def judge(core: Core, scope: tuple[int, ...], now: int) -> None:
     watch, timing = core.watch, core.timing
     if len(core.links.down) >= core.links.count:
         return
-    held = {p.nodeid for p in watch.held if core.peers[p.nodeid].current == p}
+    held = {p.nodeid for p in watch.held}
     silent = {n: now - c.asked_ns for n in scope
               if (c := watch.clocks[n]).asked_ns and now - c.last_ns <= timing.alarm and n not in held}
     guilty = [n for n, ns in silent.items() if watch.clocks[n].asks >= ASKS_MIN and ns >= patience(core, n)]
