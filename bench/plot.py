@@ -15,7 +15,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # after the choice of a backend that needs no screen
 
 OURS, PEER, OTHER = "#1b6ca8", "#c8553d", "#e0a458"
-COSTS = ("silent", "form", "rejoin", "leave")
+COSTS = {"silent": "#c8553d", "form": "#4c956c", "rejoin": "#7d5ba6", "leave": "#e0a458"}
+REST = OURS
 
 
 def _pairs(axes: Any, metrics: list[Metric], title: str, unit: str, log: bool) -> None:
@@ -36,18 +37,23 @@ def _pairs(axes: Any, metrics: list[Metric], title: str, unit: str, log: bool) -
         axes.set_yscale("log")
 
 
-def _growth(axes: Any, other: Any, rows: list[dict[str, Any]]) -> None:
+def _growth(panels: Any, rows: list[dict[str, Any]]) -> None:
+    """Solid: simulated; dashed: real."""
+    times, packets, octets = panels
     for where, style in (("simulated", "-o"), ("real", "--x")):
         of = [row for row in rows if row["where"] == where]
         sizes = [row["nodes"] for row in of]
-        for cost in COSTS:
-            axes.plot(sizes, [row[cost]["ms"] for row in of], style, label=f"{cost}, {where}", markersize=3, linewidth=1)
-        other.plot(sizes, [row["idle_packets"] for row in of], style, color=OURS, label=f"at rest, per node and second, {where}")
-        other.plot(sizes, [row["silent"]["packets"] / row["nodes"] for row in of], style, color=PEER, markersize=3,
-                   label=f"one silent host, per node, {where}")
-    for each, title, unit in ((axes, "time to a configuration", "ms"), (other, "packets", "packets")):
+        for cost, colour in COSTS.items():
+            times.plot(sizes, [row[cost]["ms"] for row in of], style, color=colour, markersize=4, linewidth=1, label=f"{cost}, {where}")
+            packets.plot(sizes, [row[cost]["packets"] / row["nodes"] for row in of], style, color=colour, markersize=4, linewidth=1)
+            octets.plot(sizes, [row[cost]["octets"] / row["nodes"] for row in of], style, color=colour, markersize=4, linewidth=1)
+        packets.plot(sizes, [row["idle_packets"] for row in of], style, color=REST, label=f"at rest, per second, {where}")
+        octets.plot(sizes, [row["idle_bytes"] for row in of], style, color=REST, label=f"at rest, per second, {where}")
+    for each, title, unit in (
+        (times, "time to a configuration", "ms"), (packets, "packets per node", "packets"), (octets, "bytes per node", "bytes")):
         each.set_xscale("log", base=2)
         each.set_yscale("log")
+        each.set_xticks([2, 4, 8, 16, 32, 64], ["2", "4", "8", "16", "32", "64"])
         each.set_xlabel("nodes")
         each.set_ylabel(unit)
         each.set_title(title, fontsize=9)
@@ -59,21 +65,26 @@ def draw(report: Report) -> Path:
     figure, axes = pyplot.subplots(2, 3, figsize=(16, 9))
     groups = (
         ("detection and leave (log)", "ms", True, ("kill_", "silent_host_", "leave_")),
-        ("throughput, client to client", "msg/s", True, ("throughput_",)),
-        ("idle latency, client to client", "us", False, ("latency_idle_",)),
+        ("throughput at three nodes (log)", "msg/s", True, ("throughput_",)),
+        ("idle latency at three nodes", "us", False, ("latency_idle_",)),
     )
     for axis, (title, unit, log, prefixes) in zip(axes[0], groups, strict=True):
-        _pairs(axis, [m for m in report.metrics if m.metric.startswith(prefixes) and m.peer is not None], title, unit, log)
+        found = [m for m in report.metrics if m.metric.startswith(prefixes) and m.peer is not None]
+        if found:
+            _pairs(axis, found, title, unit, log)
+        else:
+            axis.axis("off")
     rows = report.tables.get("growth", [])
     assert isinstance(rows, list)
     if rows:
-        _growth(axes[1][0], axes[1][1], rows)
-    peers = sorted({m.peer_name for m in report.metrics if m.peer_name})
-    axes[1][2].axis("off")
-    for i, (text, colour) in enumerate((("ours, encryption on", OURS), (f"peer: {', '.join(peers)}; encryption off", PEER))):
-        axes[1][2].text(0, 0.8 - 0.1 * i, text, color=colour, fontsize=9, wrap=True)
-    axes[1][2].text(0, 0.5, f"medians; the lines are least and most\n{report.head['commit']}\n{report.head['began']}", fontsize=8)
-    figure.tight_layout()
+        _growth(axes[1], rows)
+    else:
+        for axis in axes[1]:
+            axis.axis("off")
+    peers = ", ".join(dict.fromkeys(m.peer_name for m in report.metrics if m.peer_name))
+    figure.text(0.01, 0.005, f"ours, encryption on: blue; peer, encryption off: red and yellow: {peers}; medians, lines from least to most; "
+                f"{str(report.head['commit'])[:12]}, {report.head['began']}", fontsize=7)
+    figure.tight_layout(rect=(0, 0.02, 1, 1))
     path = report.path.with_suffix(".png")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
