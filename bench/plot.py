@@ -82,7 +82,7 @@ def draw(report: Report) -> Path:
         for axis in axes[1]:
             axis.axis("off")
     peers = ", ".join(dict.fromkeys(m.peer_name for m in report.metrics if m.peer_name))
-    figure.text(0.01, 0.005, f"ours, encryption on: blue; peer, encryption off: red and yellow: {peers}; medians, lines from least to most; "
+    figure.text(0.01, 0.005, f"ours, encryption on: blue; peer, encryption off: red and yellow: {peers}; lines from least to most; "
                 f"{str(report.head['commit'])[:12]}, {report.head['began']}", fontsize=7)
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     path = report.path.with_suffix(".png")
