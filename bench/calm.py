@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from bench.detect import episode
@@ -47,10 +48,9 @@ class Busy:
 
 
 def changes(ring: Ours) -> list[str]:
-    """Every configuration since the mark, of every node; what they noticed of each other is printed for people."""
-    for n, node in ring.nodes.items():
-        for line in node.noticed():
-            print(f"  node {n}: {line}", flush=True)
+    """Every configuration since the mark, of every node; how often they noticed what of each other is printed for people."""
+    noticed = Counter(line.split()[3] for node in ring.nodes.values() for line in node.noticed())
+    print("  noticed: " + ", ".join(f"{what} {count}" for what, count in sorted(noticed.items())), flush=True)
     return [f"node {n}: {line}" for n, node in ring.nodes.items() for line in node.configurations()]
 
 

@@ -33,12 +33,12 @@ class Setting:
 
     @property
     def name(self) -> str:
-        parts = [self.transport]
+        parts = [self.transport if self.token_ms or self.netmtu else f"default, {self.transport}"]
         if self.token_ms:
             parts.append(f"token={self.token_ms}")
         if self.netmtu:
             parts.append(f"netmtu={self.netmtu}")
-        return f"corosync {' '.join(parts)}"
+        return f"corosync ({', '.join(parts)})"
 
     def text(self, machines: Iterable[Machine], log: str) -> str:
         totem = ["version: 2", "cluster_name: bench", f"transport: {self.transport}", "crypto_cipher: none", "crypto_hash: none"]

@@ -132,6 +132,8 @@ static void dispatch(cs_dispatch_flags_t how)
 {
 	cs_error_t e = cpg_dispatch(handle, how);
 
+	if (e == CS_ERR_LIBRARY)
+		exit(0); /* the daemon is gone: it was killed */
 	if (e != CS_OK && e != CS_ERR_TRY_AGAIN)
 		die("cpg_dispatch", e);
 }

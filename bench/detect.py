@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from bench.contest import Ring
 from bench.corosync import Corosync, Setting
@@ -51,6 +52,12 @@ def episodes(ring: Ring, kinds: Sequence[str], runs: int) -> dict[str, list[floa
     return found
 
 
+def of_peer(setting: Setting, kinds: Sequence[str], size: int, runs: int) -> dict[str, list[float]]:
+    """The peer's settings run side by side, each in a lab of its own: their times are timeouts of seconds, at which nobody computes."""
+    with Lab(size) as lab, Corosync(lab, setting) as ring:
+        return episodes(ring, kinds, runs)
+
+
 def run(report: Report, kinds: Sequence[str], sizes: Sequence[int], runs: int, peer: bool) -> None:
     for size in sizes:
         with Lab(size) as lab, Ours(lab) as ring:
@@ -58,9 +65,9 @@ def run(report: Report, kinds: Sequence[str], sizes: Sequence[int], runs: int, p
         if not peer:
             report.add(*(Metric.of(METRIC[what].format(size), "ms", ours[what]) for what in kinds))
             continue
-        for setting in PEERS:
-            with Lab(size) as lab, Corosync(lab, setting) as other:
-                theirs = episodes(other, kinds, runs)
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(lambda setting, size=size: of_peer(setting, kinds, size, runs), PEERS))
+        for setting, theirs in zip(PEERS, found, strict=True):
             report.command(f"corosync -f, {setting.name}, {size} nodes")
             report.add(*(Metric.of(METRIC[what].format(size), "ms", ours[what], theirs[what], setting.name) for what in kinds))
         report.write()

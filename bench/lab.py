@@ -9,6 +9,7 @@ network is touched. Needs root.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ from pathlib import Path
 PREFIX = "vcsb"
 MTU = 1500
 NETWORK = "10.77"
+SERIAL = itertools.count(1)
+"Labs of one process are told apart, so that several can be there at once."
 
 
 def run(*argv: str, check: bool = True) -> str:
@@ -47,7 +50,7 @@ def remove_stale() -> None:
     for line in run("ip", "netns", "list").splitlines():
         name = line.split()[0]
         part = name.split("-")
-        if part[0] == PREFIX and len(part) == 3 and not _alive(int(part[1])):
+        if part[0] == PREFIX and len(part) == 4 and not _alive(int(part[1])):
             _remove(name)
 
 
@@ -71,7 +74,7 @@ class Machine:
         self.lab = lab
         self.number = number
         self.address = f"{NETWORK}.0.{number}"
-        self.namespace = f"{PREFIX}-{os.getpid()}-{number}"
+        self.namespace = f"{lab.name}-{number}"
         self.port = f"p{number}"
         "The name of its port at the switch."
         self.folder = lab.folder / str(number)
@@ -139,7 +142,8 @@ class Lab:
         if os.geteuid() != 0:
             raise PermissionError("the lab needs root: it makes network namespaces")
         remove_stale()
-        self.hub = f"{PREFIX}-{os.getpid()}-hub"
+        self.name = f"{PREFIX}-{os.getpid()}-{next(SERIAL)}"
+        self.hub = f"{self.name}-hub"
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-"))
         self.machines: dict[int, Machine] = {}
         try:

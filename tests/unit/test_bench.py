@@ -44,7 +44,7 @@ def test_corosync_s_log_says_when_a_ring_was_formed() -> None:
     assert got is not None
     assert got.groups() == ("Nov  1 11:02:58", "503", "1", "1c")
     assert "token" not in Setting().text([], "log"), "the defaults are the package's"
-    assert Setting("udpu", 1000).name == "corosync udpu token=1000"
+    assert Setting("udpu", 1000).name == "corosync (udpu, token=1000)"
 
 
 def test_growth_is_counted_in_the_simulator() -> None:
