@@ -100,7 +100,7 @@ class Plan:
             weights={"mute": 6, "heal": 6, "restart": 2, "resume": 1},
             submit_ns=2 * MS,
             safe=0.6,
-            sizes=(400,),
+            sizes=rng.choice(((400,), (40, 400))),
             sniper=0.7,
             together=True,
         )

@@ -176,7 +176,8 @@ class Live:
 class EngineRun:
     def __init__(self, seed: int | str, canary: Canary | None = None, plan: Plan | None = None, record: bool = False) -> None:
         self.world = World(seed, EVENTS_MAX)
-        self.plan = plan or Plan.draw(self.world.rng("plan"))
+        rng = self.world.rng("plan")
+        self.plan = plan or (canary.plan(rng) if canary is not None else Plan.draw(rng))
         self.recording = Recording()
         self.stage = Stage(self.world, self.plan, "lose_disk" in self.plan.weights, canary)
         if record:

@@ -172,6 +172,9 @@ class I8Causal(Checker):
             self.last[p, sent.sender] = sent.number
 
     def at_end(self) -> None:
+        own: dict[tuple[Processor, RingId | None], list[bytes]] = defaultdict(list)
+        for payload, sent in self.record.submitted.items():
+            own[sent.sender, sent.ring].append(payload)
         for q, i, period in self.record.walk():
             if period.conf.kind is Kind.REGULAR or not period.messages:
                 continue
@@ -180,6 +183,11 @@ class I8Causal(Checker):
             for m in period.messages:
                 sent = self.record.submitted[m.payload]
                 if sent.ring == m.ring:
+                    for payload in own[sent.sender, m.ring]:
+                        if payload == m.payload:
+                            break
+                        if payload not in told:
+                            self.fail(f"{q} is told {m.payload[:24]!r} in {period.conf.ring} without {payload[:24]!r} of the same sender")
                     at = self.record.installed(sent.sender, m.ring)
                     past = self.record.periods[sent.sender][at].messages[:sent.past] if at is not None else []
                     for earlier in past[covered.get(sent.sender, 0):]:

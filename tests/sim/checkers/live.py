@@ -97,7 +97,8 @@ class S9Evidence(Checker):
         self._seen: dict[Processor, tuple[RingId, int]] = {}
 
     def after_event(self, node: Node, host: EngineHost) -> None:
-        ring = host.core.core.ring
+        core = host.core.core
+        ring = core.ring if core.forming is None else core.forming.ring
         now = (ring.id, ring.token.seen)
         if self._seen.get(host.processor) != now:
             self._seen[host.processor] = now
