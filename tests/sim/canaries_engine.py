@@ -151,7 +151,7 @@ def _accept_old_token(core: Core, _sender: Any, t: Any, _now: int) -> None:
     ring.token.seen = min(ring.token.seen, t.token_seq - 1)
 
 
-canary("copies_of_the_token_accepted", "J1 I11 I4 I6", ("loss", "slow_link", "clog", "reorder", "duplicate"),
+canary("copies_of_the_token_accepted", "J1 I11 I4 I6 S9", ("loss", "slow_link", "clog", "reorder", "duplicate"),
        (operational, "on_token", _wrap(operational.on_token, before=_accept_old_token)))
 
 
@@ -266,14 +266,15 @@ def _know_nothing(core: Core, *_rest: Any) -> None:
     core.known_seq = core.ring_seq
 
 
-canary("ring_seq_of_others_ignored", "I2 I9 J3 L1 J1", ("partition", "isolate"), (commit, "create", _wrap(commit.create, before=_know_nothing)))
+canary("ring_seq_of_others_ignored", "I2 I9 J3 L1 J1 F1", ("partition", "isolate"),
+       (commit, "create", _wrap(commit.create, before=_know_nothing)))
 
 
 def _own_seq_low(core: Core, *_rest: Any) -> None:
     core.known_seq = core.ring_seq = core.ring.id.seq - 4
 
 
-canary("ring_seq_used_again", "I2 I9 J3", APART, (commit, "create", _wrap(commit.create, before=_own_seq_low)))
+canary("ring_seq_used_again", "I2 I9 J3 F1", APART, (commit, "create", _wrap(commit.create, before=_own_seq_low)))
 
 # --- who takes part -------------------------------------------------------------------------------------------------------------
 

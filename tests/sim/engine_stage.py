@@ -54,6 +54,7 @@ class Stage:
         self.sync = L4Sync(self.record)
         self.accused = F1Accused(self.record, self.nodes, self.network)
         self.evidence = S9Evidence(self.record)
+        self.table.on_token = self.evidence.token
         self.checkers: list[Checker] = [
             *(c(self.record) for c in MODEL), *(c for c in inside(self.record, self.nodes) if not isinstance(c, J0Table)),
             self.table, self.sync, self.accused, self.evidence]

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from membership.api import Configuration, Processor
 from membership.totem.core import Core
 from membership.totem.engine import Action
+from membership.totem.frames import Token
 from membership.totem.limits import AEAD_CACHE_MAX, MESSAGE_MAX, PROCESSORS_MAX, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX, STORE_MAX
 from membership.totem.states import TABLE, Event, State
 from tests.sim.checkers.record import Checker, Record
@@ -24,6 +27,7 @@ class J0Table(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self.reached: set[tuple[State, Event]] = set()
+        self.on_token: Callable[[Core, Token], None] = lambda core, token: None
 
     def watch(self, host: EngineHost) -> None:
         """Put an observer around every bound action of this host."""
@@ -37,6 +41,8 @@ class J0Table(Checker):
 
         def observed(core: Core, sender: Processor | None, message: object, now: int) -> None:
             reached.add(cell)
+            if event is Event.TOKEN and isinstance(message, Token):
+                self.on_token(core, message)
             action(core, sender, message, now)
             if core.state not in declared:
                 self.fail(f"{event.name} in {state.name} ended in {core.state.name}, the table says {declared}")

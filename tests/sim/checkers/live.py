@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from membership.api import Configuration, Health, Message, Processor, Rotation
+from membership.totem.core import Core
+from membership.totem.frames import Token
 from tests.sim.checkers.record import Checker, Record
 from tests.sim.engine_node import EngineHost, Node
 from tests.sim.network import Network
@@ -94,15 +96,12 @@ class S9Evidence(Checker):
     def __init__(self, record: Record) -> None:
         super().__init__(record)
         self.had_ns: dict[tuple[Processor, RingId], int] = {}
-        self._seen: dict[Processor, tuple[RingId, int]] = {}
 
-    def after_event(self, node: Node, host: EngineHost) -> None:
-        core = host.core.core
+    def token(self, core: Core, token: Token) -> None:
+        """A token comes to this processor, which has not looked at it yet."""
         ring = core.ring if core.forming is None else core.forming.ring
-        now = (ring.id, ring.token.seen)
-        if self._seen.get(host.processor) != now:
-            self._seen[host.processor] = now
-            self.had_ns[host.processor, ring.id] = node.world.now
+        if token.ring == ring.id and token.token_seq > ring.token.seen:
+            self.had_ns[core.local, ring.id] = self.record.hosts[core.local].node.world.now
 
     def rotation(self, host: EngineHost, event: Rotation) -> None:
         node = host.node
