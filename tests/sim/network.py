@@ -203,3 +203,4 @@ def mend(link: Link) -> None:
     """Take every fault away, in place: scenarios hold on to links."""
     for name in FAULTS:
         setattr(link, name, getattr(_PERFECT, name))
+    link.burst, link.free_at, link.last_at = False, 0, 0
