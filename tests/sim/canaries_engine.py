@@ -15,7 +15,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from membership.api import Kind
-from membership.totem import clique, commit, gather, operational, parked, recovery, token, watch
+from membership.totem import clique, commit, gather, operational, parked, recovery, token, verdict, watch
 from membership.totem.core import Core
 from membership.totem.engine import TotemCore
 from membership.totem.frames import Regular
@@ -279,11 +279,11 @@ canary("ring_seq_used_again", "I2 I9 J3 F1", APART, (commit, "create", _wrap(com
 # --- who takes part -------------------------------------------------------------------------------------------------------------
 
 
-def _fail_myself(core: Core, *_rest: Any) -> None:
+def _fail_myself(_result: Any, core: Core, *_rest: Any) -> None:
     core.fail.add(core.local)
 
 
-canary("holds_itself_for_failed", "J4", ("leave", "die"), (gather, "on_leave", _wrap(gather.on_leave, before=_fail_myself)))
+canary("holds_itself_for_failed", "J4", ("leave", "die"), (gather, "on_leave", _wrap(gather.on_leave, after=_fail_myself)))
 
 
 def _forgets(core: Core, *_rest: Any) -> None:
@@ -305,9 +305,9 @@ def _impatient(_core: Core, _nodeid: int) -> int:
     return 1
 
 
-canary("accuses_at_once", "F1 L1", LOSSY, (watch, "patience", _impatient), (watch, "ASKS_MIN", 1))
-canary("never_accuses", "F2", ("crash",), (watch, "judge", lambda core, scope, now: None), probe="silent", core=1.0)
-canary("own_sleep_is_others_silence", "F1", ("pause",), (watch, "called", lambda core, now, deadline: None),
+canary("accuses_at_once", "F1 L1", LOSSY, (verdict, "patience", _impatient), (verdict, "ASKS_MIN", 1))
+canary("never_accuses", "F2", ("crash",), (verdict, "judge", lambda core, scope, now: None), probe="silent", core=1.0)
+canary("own_sleep_is_others_silence", "F1", ("pause",), (verdict, "called", lambda core, now, deadline: None),
        inbox_bytes=4 << 20, ways=1, timing="default")
 canary("never_answers_a_probe", "F1 L1 F2", ("crash", "isolate"), (watch, "receive", lambda core, sender, message, now: None))
 
