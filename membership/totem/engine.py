@@ -2,7 +2,8 @@
 """The Totem core: bytes, time and requests in, effects out. The driver (real sockets) and the simulator run this same code.
 
 Contract of whoever drives it:
-- the effects of a call are carried out in order, each completely before the next, and before those of a later call;
+- the effects of a call are carried out in order, each completely before the next, and before those of a later call (but what a
+  ``submit`` delivers at once may go up before its frames are sent: agreed order promises nothing about others);
 - all datagrams that wait are handed over before ``tick``, so that a late process does not take its own lateness for others' silence;
 - ``tick`` is called when ``deadline()`` has come (being early or late is harmless);
 - ``now`` never goes back (CLOCK_BOOTTIME, in ns).
