@@ -15,7 +15,8 @@ NEVER = -(1 << 62)
 class Clock:
     """One peer. ``asked_ns``: when the first ask went out that is not answered; 0: it owes nothing."""
 
-    __slots__ = ("answered_ns", "asked_ns", "asks", "dev_ns", "last_ns", "mean_ns", "nonce", "nonce_first", "refused", "warned_ns")
+    __slots__ = ("answered_ns", "asked_ns", "asks", "dev_ns", "first_ns", "last_ns", "mean_ns", "nonce", "nonce_first", "probe_ns",
+                 "refused", "warned_ns")
 
     def __init__(self) -> None:
         self.asked_ns = 0
@@ -26,9 +27,11 @@ class Clock:
         self.answered_ns = NEVER
         "The last proof of a round trip."
         self.nonce_first = 0
-        "Number of the first probe whose answer counts; 0: none is out."
+        "Number of the first probe whose answer counts, sent at ``first_ns``; 0: none is out."
+        self.first_ns = 0
         self.nonce = 0
-        "Number of the last probe, sent at ``last_ns``."
+        "Number of the last probe, sent at ``probe_ns``."
+        self.probe_ns = 0
         self.refused = 0
         "Times the kernel said, since ``asked_ns``, that nobody listens there."
         self.warned_ns = NEVER

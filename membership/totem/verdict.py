@@ -157,8 +157,9 @@ def _alarm(core: Core, ring: Ring, silent: dict[int, int], now: int) -> None:
     watch.nonce += 1
     for nodeid in ring.others:
         clock = ask(core, nodeid, now)
-        clock.nonce = watch.nonce
-        clock.nonce_first = clock.nonce_first or watch.nonce
+        clock.nonce, clock.probe_ns = watch.nonce, now
+        if not clock.nonce_first:
+            clock.nonce_first, clock.first_ns = watch.nonce, now
     core.count("alarms")
     core.send_message(ring.others, Alarm(watch.nonce, tuple(names)), every_link=True)
 

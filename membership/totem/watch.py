@@ -62,9 +62,10 @@ def probe(core: Core, nodeid: int, now: int) -> None:
         watch.nonce += 1
         clock.nonce = watch.nonce
         if not clock.nonce_first:
-            clock.nonce_first = watch.nonce
+            clock.nonce_first, clock.first_ns = watch.nonce, now
         core.links.asked(nodeid, link, now)
         core.send_message((nodeid,), Probe(watch.nonce), link=link)
+    clock.probe_ns = now
     core.counters["probes"] += 1
 
 
@@ -96,7 +97,11 @@ def receive(core: Core, sender: Processor, message: Control, now: int) -> None:
 
 def _probe_ack(core: Core, sender: Processor, message: ProbeAck, now: int) -> None:
     clock = core.watch.clocks[sender.nodeid]
-    took = now - clock.last_ns if message.nonce + core.links.count > clock.nonce else 0
+    took = 0
+    if message.nonce + core.links.count > clock.nonce:
+        took = now - clock.probe_ns
+    elif clock.nonce_first and clock.nonce_first <= message.nonce < clock.nonce_first + core.links.count:
+        took = now - clock.first_ns  # slower than we ask
     core.links.answered(sender.nodeid, core.arrived_on, now, took or None)
     if clock.nonce_first and clock.nonce_first <= message.nonce <= clock.nonce:
         answered(core, sender.nodeid, now, took)

@@ -91,6 +91,7 @@ def test_only_the_answer_to_an_open_question_stops_the_clock() -> None:
     assert (clock.asked_ns, clock.asks) == (T0 + 10 * MS, 2), "the clock runs from the first one"
     watch.receive(core, P[1], control.ProbeAck(core.watch.nonce - 1), T0 + 50 * MS)
     assert clock.asked_ns == 0, "a slow answer to the first question is one"
+    assert clock.mean_ns > MS, "and it tells how slow"
 
 
 def test_every_link_is_asked_with_a_number_of_its_own() -> None:
