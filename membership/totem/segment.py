@@ -31,6 +31,7 @@ BATCH_SEGMENTS_MAX = 64
 BATCH_BYTES_MAX = 65_000
 "A little less than the largest UDP payload of either family."
 _COUNTING = bytes(range(256))
+_HEADS = [MAGIC_BYTES + bytes((index,)) for index in range(256)]
 
 Batch = tuple[bytes, int]
 "(bytes of one or more datagrams, size of each but the last); one datagram if the size is not less than the length."
@@ -45,15 +46,15 @@ def cut(frame: bytes, limit: int) -> list[Batch]:
     count = -(-total // size)
     if count > COUNT_MAX:
         raise ValueError(f"{total} bytes do not fit {COUNT_MAX} segments of {size}")
-    # nodeid, engine's low half, counter: bytes 12-16, 28-40 of the frame's header.
-    name = frame[12:16] + frame[28:40]
-    pack = struct.Struct(">HBBH").pack
+    # What follows the index: count, total; nodeid, engine's low half and counter, which are bytes 12-16 and 28-40 of the frame's header.
+    tail = bytes((count,)) + total.to_bytes(2, "big") + frame[12:16] + frame[28:40]
     per_batch = min(BATCH_SEGMENTS_MAX, BATCH_BYTES_MAX // (size + SIZE))
     batches = []
     for first in range(0, count, per_batch):
-        pieces: list[bytes] = []
-        for i in range(first, min(first + per_batch, count)):
-            pieces += (pack(MAGIC, i, count, total), name, frame[i * size:(i + 1) * size])
+        upto = min(first + per_batch, count)
+        pieces = [b""] * (2 * (upto - first))
+        pieces[::2] = [head + tail for head in _HEADS[first:upto]]
+        pieces[1::2] = [frame[at:at + size] for at in range(first * size, min(upto * size, total), size)]
         batches.append((b"".join(pieces), size + SIZE))
     return batches
 
