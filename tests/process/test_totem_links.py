@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -298,3 +299,21 @@ def test_a_node_is_added_and_removed_while_the_others_run(tmp_path: Path) -> Non
         finally:
             for child in children.values():
                 child.end()
+
+
+def test_a_guardian_that_dies_is_replaced(tmp_path: Path) -> None:
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}) as children:
+        before = rings(children)
+        os.kill(int(str(children[1].status()["guardian"])), signal.SIGTERM)  # does nothing: a stopped service ends by its engine
+        first = int(str(children[1].status()["guardian"]))
+        os.kill(first, signal.SIGKILL)
+        children[1].wait("its end noticed", lambda e: e.get("name") == "guardian_ended")
+        while not (second := children[1].status()["guardian"]):
+            children[1].read(0.05)
+        assert second != first and rings(children) == before
+        everybody_gets(children, 1, "after")
+        since = {n: len(children[n].events) for n in (2, 3)}
+        children[1].kill()
+        for n in (2, 3):
+            children[n].configured([2, 3], since=since[n])
+        assert any(e.get("what") == "process_dead" for n in (2, 3) for e in children[n].events)
