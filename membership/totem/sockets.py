@@ -62,7 +62,11 @@ def resolve(address: str, port: int) -> tuple[int, Address]:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
     except OSError as e:
         raise VcsError(f"{address} cannot be used: {e}", "write an IPv4 or IPv6 address; its interface must exist") from None
-    return found[0][0], found[0][4]  # type: ignore[return-value]
+    family, where = found[0][0], found[0][4]
+    if len(where) == 4:
+        # The scope is in the last number; beside a "%" in the text, each call would look the interface up again.
+        where = (where[0].partition("%")[0], *where[1:])
+    return family, where  # type: ignore[return-value]
 
 
 def open_socket(address: str, port: int, may_be_absent: bool = False) -> socket.socket:
@@ -343,4 +347,4 @@ class LinkSocket:
             what, value = "refused" if code == errno.ECONNREFUSED else "unreachable", 0
         self.counters[f"icmp_{what}"] += 1
         if len(self.hints) < ERRORS_MAX:
-            self.hints.append(Hint(address, what, value))
+            self.hints.append(Hint(address.partition("%")[0], what, value))

@@ -17,7 +17,7 @@ from membership.api import Processor
 from membership.totem import segment
 from membership.totem.aes import AesGcm
 from membership.totem.seal import Sealer
-from tests.process.netlab import PORT, Child, NetLab, write_config
+from tests.process.netlab import PORT, Child, NetLab, ip, write_config
 
 KEY = bytes(range(32))
 ALL = [1, 2, 3]
@@ -211,6 +211,18 @@ def counter(child: Child, name: str) -> int:
     counters = child.status()["counters"]
     assert isinstance(counters, dict)
     return int(counters.get(name, 0))
+
+
+def test_link_local_addresses(tmp_path: Path) -> None:
+    """IPv6 addresses that mean something on one interface only, of the same name everywhere."""
+    with NetLab(3) as lab:
+        for n in lab.nodes:
+            ip("address", "add", f"fe80::{n}/64", "dev", "link0", "nodad", netns=lab.space(n))
+        with cluster(lab, tmp_path, {n: [f"fe80::{n}%link0"] for n in lab.nodes}) as children:
+            steady(children, "local", 1)
+            everybody_gets(children, 2, "l" * 30_000)
+            children[1].kill()
+            children[2].configured([2, 3])
 
 
 def test_another_cluster_and_garbage_on_the_same_port_are_harmless(tmp_path: Path) -> None:
