@@ -171,8 +171,12 @@ class TotemEngine(Engine):
     # --- frames -------------------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        if self._links is not None:
-            self._links.drain()
+        core = self._core
+        if self._links is not None and self._links.drain() and core is not None and self._storing is None:
+            # What the core put off until everything was read is due now, and need not wait for the loop's timer.
+            at = core.deadline()
+            if at is not None and at <= (now := _now()):
+                self._call(core.tick(now))
         self._rearm()
 
     def _frame(self, frame: bytes | memoryview, link: int) -> None:
