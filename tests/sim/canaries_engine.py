@@ -266,7 +266,7 @@ def _know_nothing(core: Core, *_rest: Any) -> None:
     core.known_seq = core.ring_seq
 
 
-canary("ring_seq_of_others_ignored", "I2 I9 J3 L1 J1 F1", ("partition", "isolate"),
+canary("ring_seq_of_others_ignored", "I2 I9 J3 L1 J1 F1", ("partition", "isolate", "crash"),
        (commit, "create", _wrap(commit.create, before=_know_nothing)))
 
 

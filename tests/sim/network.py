@@ -194,9 +194,10 @@ class Network:
         for link in self.paths.values():
             mend(link)
 
-    def connected(self, a: int, b: int) -> bool:
-        """Both directions of one link of the pair are without any fault."""
-        return any(self.paths[a, b, k].clean and self.paths[b, a, k].clean for k in range(self.ways))
+    def connected(self, a: int, b: int, within_ns: int) -> bool:
+        """Both directions of one link of the pair are without any fault, and take no longer than ``within_ns`` each."""
+        pairs = [(self.paths[a, b, k], self.paths[b, a, k]) for k in range(self.ways)]
+        return any(all(x.clean and x.delay_ns + x.jitter_ns <= within_ns for x in pair) for pair in pairs)
 
 
 def mend(link: Link) -> None:

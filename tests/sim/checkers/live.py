@@ -84,7 +84,7 @@ class F1Accused(Checker):
         last = max(self.node_ns.get(q.nodeid, 0), self.accuser_ns.get(p.nodeid, 0),
                    self.pair_ns.get((min(p.nodeid, q.nodeid), max(p.nodeid, q.nodeid)), 0))
         on_time = q.up and not any(x.paused or x.cost_ns or x.persist_ns for x in (p, q))
-        if on_time and now - last > grace and self.network.connected(p.nodeid, q.nodeid):
+        if on_time and now - last > grace and self.network.connected(p.nodeid, q.nodeid, host.core.core.timing.detect // 8):
             self.fail(f"{host.processor} accuses node {q.nodeid} ({event.detail}); both were left alone for {(now - last) / MS} ms")
 
 
