@@ -172,6 +172,9 @@ class Chaos:
     def _drop_large(self, rng: Random, n: int) -> None:
         self._some_links(rng, n, "drop_above", 0, 0, 700, 1500)
 
+    def _small_only(self, rng: Random, n: int) -> None:
+        self.stage.act("link", 0, n, -1, "drop_above", rng.choice((300, 300, 300, 0)))
+
     def _rate(self, rng: Random, n: int) -> None:
         self._some_links(rng, n, "rate", 0, 0, 1_000_000, 20_000_000)
 

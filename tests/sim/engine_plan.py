@@ -65,8 +65,11 @@ class Plan:
     @classmethod
     def draw(cls, rng: Random, kinds: tuple[str, ...] = KINDS) -> Plan:
         nodes = rng.choices(tuple(SIZES), tuple(SIZES.values()))[0]
-        if kinds == KINDS and rng.random() < 0.15:
+        special = rng.random() if kinds == KINDS else 1.0
+        if special < 0.13:
             return cls.draw_recovery(rng)
+        if special < 0.16:
+            return cls.draw_unreceiving(rng)
         chosen = [k for k in kinds if rng.random() < (0.2 if kinds == KINDS else 0.7)] or [rng.choice(kinds)]
         return cls(
             nodes=nodes,
@@ -103,6 +106,21 @@ class Plan:
             sizes=rng.choice(((400,), (40, 400))),
             sniper=0.7,
             together=True,
+        )
+
+    @classmethod
+    def draw_unreceiving(cls, rng: Random) -> Plan:
+        """Made for members that get every token and no message, for so long that the others go on without them; also in recovery."""
+        return cls(
+            nodes=rng.choice((3, 4)),
+            timing="fast",
+            step_ns=rng.choice((400 * MS, 1500 * MS)),
+            weights={"small_only": 6, "crash": 1, "restart": 2, "heal": 1},
+            submit_ns=rng.choice((10 * MS, 60 * MS)),
+            sizes=(40, 900, 3000),
+            delay_ns=MS // 20,
+            jitter_ns=0,
+            events=12_000,
         )
 
     @property
