@@ -35,6 +35,9 @@ _TOKEN = struct.Struct(">BQIQQQIIIIIIBH")
 _RANGE = struct.Struct(">IQIB")  # who, first, count, tries
 _PIECE = struct.Struct(">BQIQII")  # type, ring, seq, total, offset
 
+SEQ_END = 1 << 63
+"""Places and token numbers are below this: a ring that counts a thousand million a second reaches it in three hundred years, and one
+more than any of them can still be encoded."""
 FRAME_OVERHEAD = _REGULAR.size
 "Bytes before a frame's content."
 FRAME_MAX = FRAME_OVERHEAD + PAYLOAD_MAX
@@ -209,7 +212,7 @@ def cut(frame: Regular) -> list[bytes]:
 
 def decode_regular(body: bytes) -> Regular:
     _type, flags, ring_seq, rep, seq, origin = _REGULAR.unpack_from(body)
-    require(seq > 0 and origin > 0, "a frame without place or origin")
+    require(0 < seq < SEQ_END and origin > 0, "a frame without place or origin")
     size = len(body)
     if flags <= SAFE:
         (count,) = _COUNT.unpack_from(body, FRAME_OVERHEAD)
@@ -232,7 +235,7 @@ def decode_token(body: bytes) -> Token:
     (_type, ring_seq, rep, token_seq, seq, aru, aru_id, rest_at, fcc, backlog, window, repaired, retrans,
      count) = _TOKEN.unpack_from(body)
     require(count <= RTR_RANGES_MAX and len(body) == _TOKEN.size + count * _RANGE.size, "bad count of ranges")
-    require(aru <= seq and retrans <= 1 and token_seq > 0, "impossible token")
+    require(aru <= seq < SEQ_END and retrans <= 1 and 0 < token_seq < SEQ_END, "impossible token")
     token = Token(RingId(ring_seq, rep), token_seq, seq, aru, aru_id, fcc, backlog, bool(retrans), None, rest_at, window, repaired)
     low, before = 0, 0
     for at in range(_TOKEN.size, len(body), _RANGE.size):

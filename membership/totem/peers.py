@@ -41,6 +41,11 @@ class ReplayWindow:
         return True
 
 
+    def close(self) -> None:
+        """Nothing below the highest is accepted any more."""
+        self._bits = _MASK
+
+
 @dataclass(slots=True)
 class Peer:
     nodeid: int
@@ -57,9 +62,11 @@ class Peer:
     "False: it was taken out of the configuration while we run; its frames are refused."
 
     def promote(self, now: int) -> None:
-        """The candidate has proved to be there: it takes the seat."""
+        """The candidate has proved to be there: it takes the seat. What it sent before this proof may have been meant for a former
+        life of this node, and be sent again by anybody: it is refused."""
         if self.current is not None:
             self.retired.append(self.current)
+        self.candidate_window.close()
         self.current, self.window, self.heard_ns = self.candidate, self.candidate_window, now
         self.candidate, self.candidate_window = None, ReplayWindow()
 

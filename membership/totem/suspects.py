@@ -10,6 +10,10 @@ from membership.totem.limits import HOLD_PROBE_MIN_NS
 from vcs.model import RingId
 
 NEVER = -(1 << 62)
+NUMBER_STEP = 128
+TO_ALL = NUMBER_STEP - 1
+"""The low bits of a probe's number say who is asked (its nodeid modulo this; this: everybody). The high bits come from our engine's
+incarnation. So an answer that was meant for another node, or for a former life of this one, answers no question of ours."""
 
 
 class Clock:
@@ -69,7 +73,7 @@ class Held:
 class Watch:
     def __init__(self, nodeids: Iterable[int]) -> None:
         self.clocks = {n: Clock() for n in nodeids}
-        self.nonce = 0
+        self._last = 0
         self.alarmed: dict[int, int] = {}
         "Whom somebody else misses -> until when we ask them."
         self.alarm_ns = NEVER
@@ -114,3 +118,10 @@ class Watch:
         self.told.pop(nodeid, None)
         self.held = {p: h for p, h in self.held.items() if p.nodeid != nodeid}
         self.verdicts = [p for p in self.verdicts if p.nodeid != nodeid]
+
+    def number(self, local: Processor, mark: int) -> int:
+        """A fresh number for a probe (u64)."""
+        if not self._last:
+            self._last = (local.engine & 0xFFFFFFFF) << 31
+        self._last += NUMBER_STEP
+        return self._last | mark

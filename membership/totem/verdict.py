@@ -19,7 +19,7 @@ from membership.totem.core import Core
 from membership.totem.limits import ASKS_MIN, DOUBT_DECAY_NS, DOUBT_MAX, LINK_CHECK_NS, REFUSED_MIN, REFUSED_NS, RTO_MIN_NS
 from membership.totem.ring import Ring
 from membership.totem.states import Event
-from membership.totem.suspects import Clock
+from membership.totem.suspects import TO_ALL, Clock
 from membership.totem.watch import ask, probe, quiet, ring_of, scope_of, wake
 
 _ACCUSING = (Event.TOKEN_LOSS, Event.CONSENSUS_TIMER, Event.COMMIT_WAIT)
@@ -154,14 +154,14 @@ def _alarm(core: Core, ring: Ring, silent: dict[int, int], now: int) -> None:
             clock.warned_ns = now
             core.health(nodeid, "silent", f"no answer for {silent[nodeid] // 1_000_000} ms to {clock.asks} asks")
     watch.alarm_ns = now
-    watch.nonce += 1
+    number = watch.number(core.local, TO_ALL)
     for nodeid in ring.others:
         clock = ask(core, nodeid, now)
-        clock.nonce, clock.probe_ns = watch.nonce, now
+        clock.nonce, clock.probe_ns = number, now
         if not clock.nonce_first:
-            clock.nonce_first, clock.first_ns = watch.nonce, now
+            clock.nonce_first, clock.first_ns = number, now
     core.count("alarms")
-    core.send_message(ring.others, Alarm(watch.nonce, tuple(names)), every_link=True)
+    core.send_message(ring.others, Alarm(number, tuple(names)), every_link=True)
 
 
 def vouches(core: Core, processor: Processor, now: int) -> bool:

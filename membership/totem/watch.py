@@ -23,7 +23,7 @@ from membership.totem.limits import (
 )
 from membership.totem.ring import Ring
 from membership.totem.states import Event, State
-from membership.totem.suspects import Clock
+from membership.totem.suspects import NUMBER_STEP, TO_ALL, Clock
 from vcs.model import RingId
 
 # --- asking and answers -----------------------------------------------------------------------------------------------------
@@ -59,12 +59,11 @@ def probe(core: Core, nodeid: int, now: int) -> None:
     watch = core.watch
     clock = ask(core, nodeid, now)
     for link in range(core.links.count):
-        watch.nonce += 1
-        clock.nonce = watch.nonce
+        clock.nonce = watch.number(core.local, nodeid % TO_ALL)
         if not clock.nonce_first:
-            clock.nonce_first, clock.first_ns = watch.nonce, now
+            clock.nonce_first, clock.first_ns = clock.nonce, now
         core.links.asked(nodeid, link, now)
-        core.send_message((nodeid,), Probe(watch.nonce), link=link)
+        core.send_message((nodeid,), Probe(clock.nonce), link=link)
     clock.probe_ns = now
     core.counters["probes"] += 1
 
@@ -97,10 +96,12 @@ def receive(core: Core, sender: Processor, message: Control, now: int) -> None:
 
 def _probe_ack(core: Core, sender: Processor, message: ProbeAck, now: int) -> None:
     clock = core.watch.clocks[sender.nodeid]
-    took = 0
-    if message.nonce + core.links.count > clock.nonce:
+    if message.nonce & TO_ALL not in (sender.nodeid % TO_ALL, TO_ALL):
+        return  # the answer to somebody else's question proves nothing
+    took, links = 0, core.links.count * NUMBER_STEP
+    if message.nonce + links > clock.nonce:
         took = now - clock.probe_ns
-    elif clock.nonce_first and clock.nonce_first <= message.nonce < clock.nonce_first + core.links.count:
+    elif clock.nonce_first and clock.nonce_first <= message.nonce < clock.nonce_first + links:
         took = now - clock.first_ns  # slower than we ask
     core.links.answered(sender.nodeid, core.arrived_on, now, took or None)
     if clock.nonce_first and clock.nonce_first <= message.nonce <= clock.nonce:

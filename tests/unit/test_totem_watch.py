@@ -12,6 +12,7 @@ from membership.totem.limits import ASKS_MIN, DOUBT_MAX, HOLD_MAX_NS, HOLD_MIN_N
 from membership.totem.ring import Ring
 from membership.totem.seal import Sealer
 from membership.totem.states import Event
+from membership.totem.suspects import NUMBER_STEP, Watch
 from membership.totem.wire import Beacon, decode
 from tests.sim.engine_node import CheapSuite
 from vcs.config.model import TotemConfig
@@ -79,17 +80,17 @@ def test_only_the_answer_to_an_open_question_stops_the_clock() -> None:
     core = make()
     clock = core.watch.clocks[2]
     watch.probe(core, 2, T0)
-    watch.receive(core, P[1], control.ProbeAck(core.watch.nonce), T0 + MS)
+    watch.receive(core, P[1], control.ProbeAck(clock.nonce), T0 + MS)
     assert (clock.asked_ns, clock.asks, clock.mean_ns) == (0, 0, MS)
-    old = core.watch.nonce
+    old = clock.nonce
     watch.probe(core, 2, T0 + 10 * MS)
     watch.receive(core, P[1], control.ProbeAck(old), T0 + 11 * MS)
-    watch.receive(core, P[1], control.ProbeAck(core.watch.nonce + 1), T0 + 11 * MS)
-    watch.receive(core, P[2], control.ProbeAck(core.watch.nonce), T0 + 11 * MS)
+    watch.receive(core, P[1], control.ProbeAck(clock.nonce + NUMBER_STEP), T0 + 11 * MS)
+    watch.receive(core, P[2], control.ProbeAck(clock.nonce), T0 + 11 * MS)
     assert clock.asked_ns == T0 + 10 * MS, "an old answer, one to no question, and another's answer prove nothing"
     watch.probe(core, 2, T0 + 40 * MS)
     assert (clock.asked_ns, clock.asks) == (T0 + 10 * MS, 2), "the clock runs from the first one"
-    watch.receive(core, P[1], control.ProbeAck(core.watch.nonce - 1), T0 + 50 * MS)
+    watch.receive(core, P[1], control.ProbeAck(clock.nonce - NUMBER_STEP), T0 + 50 * MS)
     assert clock.asked_ns == 0, "a slow answer to the first question is one"
     assert clock.mean_ns > MS, "and it tells how slow"
 
@@ -98,7 +99,20 @@ def test_every_link_is_asked_with_a_number_of_its_own() -> None:
     core = make(links=2)
     watch.probe(core, 2, T0)
     assert [(e.link, e.to) for e in core.out if isinstance(e, Send)] == [(0, (2,)), (1, (2,))]
-    assert [m for _to, m in sent(core, control.Probe)] == [control.Probe(1), control.Probe(2)]
+    last = core.watch.clocks[2].nonce
+    assert [m for _to, m in sent(core, control.Probe)] == [control.Probe(last - NUMBER_STEP), control.Probe(last)]
+
+
+def test_an_answer_to_another_node_or_to_a_former_life_answers_nothing() -> None:
+    core = make()
+    watch.probe(core, 2, T0)
+    to_two = core.watch.clocks[2].nonce
+    watch.probe(core, 3, T0)
+    watch.probe(core, 2, T0 + MS)
+    watch.receive(core, P[2], control.ProbeAck(to_two), T0 + 2 * MS)
+    assert core.watch.clocks[3].asked_ns, "node 3 answers what node 2 was asked: somebody carried it there"
+    former = Watch([2, 3])
+    assert former.number(core.local._replace(engine=core.local.engine + 1), 2) >> 31 != to_two >> 31
 
 
 # --- the token's hop --------------------------------------------------------------------------------------------------------
