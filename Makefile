@@ -128,3 +128,14 @@ bench-packages: packages ## Debian packages of the benchmarks: the peers
 
 bench-totem: venv bench-packages ## our engine beside corosync, as root (ONLY=kill,silent,leave,throughput,latency,loaded,frozen,growth RUNS=5 MINUTES=10 SIZES=3,16)
 	@$(PY) -m bench.totem --runs $(RUNS) --minutes $(MINUTES) $(if $(ONLY),--only $(ONLY)) $(if $(SIZES),--nodes $(SIZES))
+
+.PHONY: golden fuzz-totem churn-totem
+golden: venv ## record the scenarios' logs anew (tests/golden/totem, docs/scenarios.md); read the difference before you commit it
+	@$(PY) -m tests.scenarios.golden
+	@$(PY) -m tests.scenarios.index
+
+fuzz-totem: venv ## wrong frames against a live ring: N=1000000
+	@$(PY) -m tests.fuzz.run --frames $(if $(filter command\ line,$(origin N)),$(N),1000000)
+
+churn-totem: venv ## configuration changes without end, memory watched: N=10000
+	@$(PY) -m tests.fuzz.churn --changes $(if $(filter command\ line,$(origin N)),$(N),10000)

@@ -243,7 +243,7 @@ class CheapSuite:
     """Makes them."""
 
     invalid: type[Exception] = BadTag
-    key_id = 0
+    key_id: int = 0
 
     def __call__(self, processor: Processor, /) -> CheapAead:
         return CheapAead(processor)
