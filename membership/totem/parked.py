@@ -70,7 +70,10 @@ def due(core: Core, now: int) -> list[int]:
     for processor, held in list(core.watch.held.items()):
         peer = core.peers[processor.nodeid]
         if peer.current not in (None, processor) or processor in peer.retired:
-            del core.watch.held[processor]  # it left, or another incarnation took the seat: that one has its own chance
+            # It left, or another incarnation took the seat: that one has its own chance, and the ring must not believe the claim.
+            del core.watch.held[processor]
+            if core.state is State.OPERATIONAL:
+                core.send_message(core.ring.others, Links(own(core)))
             continue
         if held.next_ns > now:
             continue
@@ -168,7 +171,8 @@ def on_links(core: Core, sender: Processor, message: Links, now: int) -> None:
         core.watch.told[sender.nodeid] = frozenset(message.nodeids)
         core.watch.changed_ns = now
     if message.reply:
-        core.send_message((sender.nodeid,), Links(own(core)))
+        # To everybody: each member tells outsiders what it believes, and would bring a claim that is long void back to life.
+        core.send_message(core.ring.others, Links(own(core)))
 
 
 def installed(core: Core, now: int) -> None:

@@ -14,7 +14,7 @@ EVERYBODY = (1, 2, 3, 4, 5)
 STAY = (1, 2, 3)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", [*range(15), 60, 87])
 def test_the_configured_nodes_end_in_one_ring(seed: int) -> None:
     world = World(f"nodes{seed}", events_max=400_000)
     rng = world.rng("nodes")
