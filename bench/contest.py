@@ -19,6 +19,9 @@ from typing import TypeVar
 from bench.lab import Lab, Machine, now_ns
 
 T = TypeVar("T")
+CLIENT = ("chrt", "-r", "1")
+"""How clients run on both sides: with the engines' real-time priority, as cluster daemons do. Otherwise what else the machine does would
+meet the side whose client works more."""
 START_SECONDS = 90.0
 "How long a ring may take to form; corosync at its defaults needs a consensus timeout for it."
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contest import START_SECONDS, Formed, Node, Program, Ring
+from bench.contest import CLIENT, START_SECONDS, Formed, Node, Program, Ring
 from bench.lab import Lab, Machine, now_ns
 
 HERE = Path(__file__).parent
@@ -129,6 +129,6 @@ class Corosync(Ring):
         return CorosyncNode(machine, self)
 
     def client(self, machine: Machine) -> Program:
-        program = Program(machine.command([str(self._binary)]))
+        program = Program(machine.command([*CLIENT, str(self._binary)]))
         program.wait("readiness of the client", lambda line: line == "ready" or None)
         return program

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.contest import START_SECONDS, Formed, Node, Program, Ring
+from bench.contest import CLIENT, START_SECONDS, Formed, Node, Program, Ring
 from bench.lab import Lab, Machine
 
 ROOT = str(Path(__file__).parents[1])
@@ -96,7 +96,7 @@ class Ours(Ring):
 
     def client(self, machine: Machine) -> Program:
         program = Program(
-            machine.command([sys.executable, "-m", "bench.client", "--socket", self.nodes[machine.number].socket,
+            machine.command([*CLIENT, sys.executable, "-m", "bench.client", "--socket", self.nodes[machine.number].socket,
                              "--local", str(machine.number)]), env={"PYTHONPATH": ROOT})
         program.wait("readiness of the client", lambda line: line == "ready" or None)
         return program
