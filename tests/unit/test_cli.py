@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -387,14 +388,16 @@ def test_events_follow_goes_on(tmp_path: Path) -> None:
     log = EventLog(str(tmp_path / "events.jsonl"), "node1", "vcsd")
     for number in range(3):
         log.note("before", n=number)
-    command = [sys.executable, "-m", "vcs.cli.main", "events", "--follow", "--json", "--last", "1", "--run-dir", str(tmp_path)]
+    # A shell that puts the tests in the background has SIGINT ignored, and a child would inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "vcs.cli.main", "events", "--follow", "--json", "--last", "1",
+               "--run-dir", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == {"version": 1}
         assert json.loads(process.stdout.readline())["n"] == 2
         log.note("after", n=3)
         assert json.loads(process.stdout.readline())["n"] == 3
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == 130
         assert process.stderr is not None and process.stderr.read().strip() == ""
 
