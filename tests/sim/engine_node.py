@@ -69,6 +69,8 @@ class Node:
         self.skew_ppm = 0
         "How much faster than the world's its clock goes."
         self.overflowed = 0
+        self.wrote_ns = 0
+        "When the last slow write ended: nothing was sent or told while it lasted."
         self.on_crash: list[Callable[[Node], None]] = []
         self._inbox: deque[tuple[bytes, int]] = deque()
         self._waiting = 0
@@ -227,7 +229,7 @@ class CheapAead:
         self._key = zlib.crc32(repr(processor).encode())
 
     def _tag(self, nonce: bytes, data: bytes, aad: bytes) -> bytes:
-        return (zlib.crc32(data, zlib.crc32(aad, zlib.crc32(nonce, self._key)))).to_bytes(16, "big")
+        return zlib.crc32(data, zlib.crc32(aad, zlib.crc32(nonce, self._key))).to_bytes(16, "big")
 
     def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes, /) -> bytes:
         return data + self._tag(nonce, data, associated_data)
@@ -270,7 +272,7 @@ class EngineHost:
         )
         self._effects: deque[Effect] = deque()
         self._running = False
-        self._writing = False
+        self.writing = False
         "Effects wait for a slow disk."
 
     # --- the program's side -------------------------------------------------------------------------------------------------
@@ -319,7 +321,7 @@ class EngineHost:
             return  # the outer call goes on with what was added
         self._running = True
         try:
-            while self._effects and self.alive and not self._writing:
+            while self._effects and self.alive and not self.writing:
                 self._execute(self._effects.popleft())
         finally:
             self._running = False
@@ -339,14 +341,15 @@ class EngineHost:
             if not self.node.persist_ns:
                 self.persist(effect.ring_seq)  # type: ignore[union-attr]
             else:
-                self._writing = True
+                self.writing = True
                 self.node.world.after(self.node.persist_ns, self._written, effect.ring_seq)  # type: ignore[union-attr]
         elif kind is Note:
             self.on_note(effect.name, effect.fields)  # type: ignore[union-attr]
 
     def _written(self, ring_seq: int) -> None:
         """A slow disk is done: what stands behind the write goes on."""
-        self._writing = False
+        self.writing = False
+        self.node.wrote_ns = self.node.world.now
         if self.alive:
             self.persist(ring_seq)
             self._run([])

@@ -22,7 +22,7 @@ KINDS = (
     "crash", "die", "leave", "pause", "cpu", "at_persist", "disk", "lose_disk",
 )
 ALWAYS = ("heal", "restart", "resume", "calm")
-PARTIAL = 0.12
+PARTIAL = 0.1
 "Share of the seeds of 3 to 7 nodes in which something stays cut within the core for ever (L3)."
 FROZEN = ("down", "apart", "deaf", "dumb", "paused")
 "How a node may stay outside for ever in the liveness phase."
@@ -59,7 +59,7 @@ class Plan:
     "What stays cut for ever in the liveness phase: a pair, one direction of one, all but the neighbours in a row, some at random."
     probe: str = ""
     "How one member ends at the very end, to measure how soon the others notice: silent, die, leave."
-    events: int = 3500
+    events: int = 2800
     "Events of the safety phase at most."
 
     @classmethod
@@ -90,7 +90,7 @@ class Plan:
             core=rng.choice((1.0, 1.0, 0.7, 0.4)),
             partial=rng.choice(("pair", "one_way", "chain", "some")) if 2 < nodes < 8 and rng.random() < PARTIAL else "",
             probe=rng.choice(("", "", "silent", "die", "leave")),
-            events=1800 + 400 * nodes,
+            events=1400 + 300 * nodes,
         )
 
     @classmethod

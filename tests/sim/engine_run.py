@@ -30,8 +30,8 @@ SAFETY_NS = 12 * SECOND
 LIVE_NS = 45 * SECOND
 "Longer than the longest time for which a node that came and went again and again is kept outside (limits.HOLD_MAX_NS)."
 PARTED_SETTLE_NS = 8 * SECOND
-PARTED_NS = 25 * SECOND
-PARTED_CHANGES = 3
+PARTED_NS = 15 * SECOND
+PARTED_CHANGES = 2
 "Configurations of one node in PARTED_NS, after PARTED_SETTLE_NS, with something cut for ever."
 STAY_NS = SECOND
 "A ring that has formed in the liveness phase must stay for so long."
@@ -138,7 +138,8 @@ class Live:
         return any(m.payload == payload for m in self.stage.record.periods[self.stage.hosts[n].processor][-1].messages)
 
     def _whole(self, core: list[int]) -> bool:
-        return all(self.stage.nodes[n].up for n in core) and together([self.stage.hosts[n] for n in core])
+        hosts = [self.stage.hosts[n] for n in core]
+        return all(h.alive and not h.writing for h in hosts) and together(hosts)
 
     def _until(self, condition: object, limit_ns: int) -> bool:
         return self.world.run(self.world.now + limit_ns, condition)  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ class F1Accused(Checker):
         if event.what != "suspect" or not event.detail.startswith("no answer") or q is None:
             return
         grace = self.GRACE * host.core.core.timing.detect
-        last = max(self.node_ns.get(q.nodeid, 0), self.accuser_ns.get(p.nodeid, 0),
+        last = max(p.wrote_ns, q.wrote_ns, self.node_ns.get(q.nodeid, 0), self.accuser_ns.get(p.nodeid, 0),
                    self.pair_ns.get((min(p.nodeid, q.nodeid), max(p.nodeid, q.nodeid)), 0))
         on_time = q.up and not any(x.paused or x.cost_ns or x.persist_ns for x in (p, q))
         if on_time and now - last > grace and self.network.connected(p.nodeid, q.nodeid, host.core.core.timing.detect // 8):
