@@ -22,7 +22,7 @@ KINDS = (
     "crash", "die", "leave", "pause", "cpu", "at_persist", "disk", "lose_disk",
 )
 ALWAYS = ("heal", "restart", "resume", "calm")
-PARTIAL = 0.1
+PARTIAL = 0.05
 "Share of the seeds of 3 to 7 nodes in which something stays cut within the core for ever (L3)."
 FROZEN = ("down", "apart", "deaf", "dumb", "paused")
 "How a node may stay outside for ever in the liveness phase."
