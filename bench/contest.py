@@ -148,6 +148,14 @@ class Node(ABC):
         """What was seen up to now does not count for the next ``formed``."""
 
     @abstractmethod
+    def configurations(self) -> list[str]:
+        """The lines of all configurations since ``mark_now``."""
+
+    def noticed(self) -> list[str]:
+        """What it noticed of others since ``mark_now``, if it says so."""
+        return []
+
+    @abstractmethod
     def end(self) -> None:
         """Stop whatever of it runs. Idempotent."""
 

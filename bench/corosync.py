@@ -100,6 +100,10 @@ class CorosyncNode(Node):
         ring = self.watcher.wait(f"configuration of {wanted} at {self.number}", pick, self._mark, seconds)
         return Formed(self._logged(ring), ring)
 
+    def configurations(self) -> list[str]:
+        assert self.watcher is not None
+        return [line for line in self.watcher.lines[self._mark:] if line.startswith("conf ")]
+
     def _logged(self, ring: str) -> int:
         """When the engine's log says that ``ring`` was formed, on our clock."""
         behind = time.time_ns() - now_ns()

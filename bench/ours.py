@@ -51,11 +51,9 @@ class OurNode(Node):
         return self.engine.wait(f"configuration of {wanted} at {self.number}", pick, self._mark, seconds)
 
     def configurations(self) -> list[str]:
-        """The lines of all configurations since ``mark_now``."""
         return [line for line in self.engine.lines[self._mark:] if line.startswith("conf ")]
 
     def noticed(self) -> list[str]:
-        """What it noticed of others since ``mark_now``."""
         return [line for line in self.engine.lines[self._mark:] if line.startswith("health ")]
 
     def status(self) -> dict[str, object]:

@@ -28,6 +28,7 @@ PINGS = 60
 GAP_US = 50_000
 PING_BYTES = 64
 PATIENCE_SECONDS = 120.0
+ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -37,8 +38,8 @@ class Found:
     rates: dict[int, list[float]] = field(default_factory=dict)
     latencies: dict[str, list[list[float]]] = field(default_factory=dict)
     "kind -> per round -> microseconds"
-    cpu: dict[int, list[float]] = field(default_factory=dict)
-    "Engine processor time per message over all nodes, in microseconds."
+    disturbed: int = 0
+    "Floods during which the ring changed; they were repeated."
 
 
 Clients = dict[int, Program]
@@ -48,14 +49,21 @@ def ends(clients: Clients, marks: dict[int, int]) -> dict[int, Tally]:
     return {n: c.wait("end mark", Tally.of, marks[n], PATIENCE_SECONDS) for n, c in clients.items()}
 
 
-def flood(clients: Clients, size: int) -> float:
-    """Messages per second at the slowest client."""
+class Disturbed(Exception):
+    """The ring changed in the middle of a measurement."""
+
+
+def flood(ring: Ring, clients: Clients, size: int) -> float:
+    """Messages per second at the slowest client. Raises Disturbed; RuntimeError when messages are missing though nothing changed."""
+    ring.mark()
     marks = {n: c.mark() for n, c in clients.items()}
     clients[SENDER].say(f"flood {size} {FLOOD_SECONDS}")
     tallies = ends(clients, marks)
-    counts = {t.count for t in tallies.values()}
-    if len(counts) != 1:
-        raise RuntimeError(f"the clients were not delivered the same: {tallies}")
+    changes = [f"  node {n}: {line}" for n, node in ring.nodes.items() for line in (*node.configurations(), *node.noticed())]
+    if any(node.configurations() for node in ring.nodes.values()):
+        raise Disturbed("\n".join(changes))
+    if len({t.count for t in tallies.values()}) != 1:
+        raise RuntimeError(f"the clients were not delivered the same: {tallies}\n" + "\n".join(changes))
     return min(t.rate for t in tallies.values())
 
 
@@ -99,13 +107,25 @@ def clients_of(ring: Ring) -> Clients:
     return found
 
 
+def undisturbed(ring: Ring, clients: Clients, size: int, found: Found) -> float:
+    """A flood during which the ring stayed as it was; those before it are counted and told."""
+    for _ in range(ATTEMPTS):
+        try:
+            return flood(ring, clients, size)
+        except Disturbed as why:
+            found.disturbed += 1
+            print(f"  {ring.name}: {size} B: the ring changed:\n{why}", flush=True)
+            ring.await_all(ring.nodes)
+    raise RuntimeError(f"{ring.name} does not stay together while {size} bytes are sent")
+
+
 def one_round(ring: Ring, found: Found, kinds: Sequence[str], sizes: Sequence[int]) -> None:
     ring.start()
     clients = clients_of(ring)
     try:
         if "throughput" in kinds:
             for size in sizes:
-                rate = flood(clients, size)
+                rate = undisturbed(ring, clients, size, found)
                 found.rates.setdefault(size, []).append(rate)
                 print(f"  {ring.name}: {size} B: {rate:,.0f} msg/s", flush=True)
         if "latency" in kinds:
@@ -145,6 +165,10 @@ def run(report: Report, kinds: Sequence[str], sizes: Sequence[int], runs: int, p
             Metric.of(f"throughput_{size}", "msg/s", found["ours"].rates[size], theirs, name),
             Metric.of(f"throughput_{size}_engine", "msg/s", found["ours_engine"].rates[size], theirs, name,
                       "ours without the client process"))
+    if "throughput" in kinds:
+        report.add(Metric.of(
+            "throughput_disturbed", "count", [float(found[side].disturbed) for side in ("ours", "ours_engine")],
+            [float(f.disturbed) for f in peers], ", ".join(names[id(f)] for f in peers), "floods during which the ring changed"))
     if "latency" in kinds:
         report_latency(report, found, peers, names)
     report.write()
