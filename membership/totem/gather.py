@@ -108,7 +108,8 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
         return
     if sender not in core.watch.held:  # a Join heard is no round trip: it ends nobody's claim, but while it speaks it is not silent
         watch.answered(core, sender.nodeid, now)
-    if join.seq >= core.joins.get(sender, (0, ()))[0]:
+    known = core.joins.get(sender, (0, ()))[0]
+    if join.seq >= known:
         core.joins[sender] = (join.seq, join.choice)
     former = {p for p in core.proc if p.nodeid == sender.nodeid and p != sender}
     if core.local in join.fail:
@@ -116,6 +117,9 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
         enter(core, now, why, join.proc, {sender} | former)
         return
     if not former and core.state is State.GATHER and _nothing_new(core, sender, join):
+        if join.seq == known and join.choice == core.choice:
+            # It says again what we agree with: it could not use our Join when that came (it was forming another ring).
+            greet(core, core.peers[sender.nodeid], now)
         evaluate(core, now)
         return
     core.vouched.update(join.vouched)
