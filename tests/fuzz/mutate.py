@@ -210,10 +210,11 @@ class Structure:
 class Outsider:
     """Somebody on the network without the key: sees every datagram, and sends what it likes."""
 
-    KINDS = ("blind", "blind", "header", "splice", "random", "replay", "misdirect", "other_key", "other_cluster", "empty", "huge")
+    KINDS = ("blind", "blind", "header", "splice", "random", "replay", "other_key", "other_cluster", "empty", "huge")
 
-    def __init__(self, rng: Random, corpus: Corpus, strangers: list[Sealer]) -> None:
+    def __init__(self, rng: Random, corpus: Corpus, strangers: list[Sealer], carries: bool = False) -> None:
         self.rng = rng
+        self.kinds = ("misdirect", "replay") if carries else self.KINDS
         self.corpus = corpus
         self.strangers = strangers
         "Sealers of other clusters or with other keys."
@@ -221,7 +222,7 @@ class Outsider:
     def frame(self) -> tuple[str, int, bytes]:
         """(what it is, the node it was meant for, datagram). Only a replay goes to that very node."""
         rng = self.rng
-        kind = rng.choice(self.KINDS)
+        kind = rng.choice(self.kinds)
         target, data = self.corpus.frame()
         if kind == "blind":
             changed = rng.choice(BLIND)(rng, data)

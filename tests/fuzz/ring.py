@@ -70,8 +70,9 @@ class OtherKeys(CheapSuite):
 class Attacked:
     """A ring of three under load, whose frames are listened to."""
 
-    def __init__(self, seed: int | str, report: Report) -> None:
+    def __init__(self, seed: int | str, report: Report, cuts: bool = True) -> None:
         self.seed = seed
+        self.cuts = cuts
         self.report = report
         self.rng = Random(f"fuzz/{seed}")
         self.script = s = Script(3, seed=seed, checked=False, watch=())
@@ -97,15 +98,16 @@ class Attacked:
         """Our own, the same in every run of a seed. Nothing by chance: an answer to the attacker must not decide what else is lost."""
         s = self.script
         while True:
-            s.cut(1, 3)
-            yield
-            yield
-            yield
-            s.heal()
-            yield
+            if self.cuts:
+                s.cut(1, 3)
+                yield
+                yield
+                yield
+                s.heal()
+                yield
             s.restart(2)
             yield
-            s.links(source=1, to=2, drop_above=3000)
+            s.links(to=2, drop_above=3000)
             yield
             s.links(drop_above=0)
             if s.nodes[LIAR].up:
@@ -138,14 +140,17 @@ class Attacked:
         self.report.memory.append(reachable(*cores) // len(cores))
 
 
-def outsider(frames: int, seed: int | str) -> Report:
-    """Run both rings; AssertionError when the attack was noticed by anybody."""
+def outsider(frames: int, seed: int | str, carries: bool = False) -> Report:
+    """Run both rings; AssertionError when the attack was noticed by anybody.
+
+    ``carries``: genuine frames, to others than those they were meant for. No link is cut then: over a cut link this would be a way.
+    """
     report = Report()
-    alone, attacked = Attacked(seed, Report()), Attacked(seed, report)
+    alone, attacked = Attacked(seed, Report(), not carries), Attacked(seed, report, not carries)
     rng = Random(f"outsider/{seed}")
     strangers = [Sealer("other", Processor(3, 3, 3), CheapSuite()), *(
         Sealer("sim", h.processor, OtherKeys()) for h in attacked.script.hosts.values())]
-    voice = Outsider(rng, attacked.corpus, strangers)
+    voice = Outsider(rng, attacked.corpus, strangers, carries)
     look_at = {frames * (i + 1) // MEMORY_LOOKS for i in range(MEMORY_LOOKS)}
     step = 0
     while report.frames < frames:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The long fuzzing run: ``python -m tests.fuzz.run --frames 1000000`` (make fuzz-totem N=1000000).
 
-Half of the frames come from outsiders, half from a liar; seeds of CHUNK frames each, in two processes. Prints what was sent, what the
-honest nodes held, and the verdict.
+Half of the frames come from a liar, half from outsiders, some of whom carry genuine frames to the wrong members; seeds of CHUNK frames
+each, in two processes. Prints what was sent, what the honest nodes held, and the verdict.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.fuzz.mutate import TYPES
 from tests.fuzz.ring import Report, liar, outsider
 
 CHUNK = 50_000
+ATTACKS = ("outsider", "liar", "carrier", "liar")
 PROCESSES = 2
 RSS_GROWTH_KB = 30_000
 "What a process that ran many chunks may hold more at its end than after its first one."
@@ -27,7 +28,7 @@ def one(job: tuple[str, int, int]) -> tuple[str, int, Report | None, str, int]:
     """(attack, seed, report, error, resident memory after it)."""
     attack, seed, frames = job
     try:
-        report = (outsider if attack == "outsider" else liar)(frames, seed)
+        report = liar(frames, seed) if attack == "liar" else outsider(frames, seed, attack == "carrier")
     except Exception as e:
         return attack, seed, None, f"{type(e).__name__}: {e}", 0
     return attack, seed, report, "" if report.flat() else f"memory grows: {report.memory}", resident_kb()
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     chunks = max(2, -(-args.frames // CHUNK))
-    jobs = [(("outsider", "liar")[i % 2], args.seed + i // 2, -(-args.frames // chunks)) for i in range(chunks)]
+    jobs = [(ATTACKS[i % len(ATTACKS)], args.seed + i // len(ATTACKS), -(-args.frames // chunks)) for i in range(chunks)]
     began = time.monotonic()
     kinds: Counter[str] = Counter()
     types: set[int] = set()

@@ -15,11 +15,18 @@ CHANGES = 600
 
 @pytest.mark.parametrize("seed", (101, 102))
 def test_t23_an_outsider_is_not_noticed(seed: int) -> None:
-    """Mutated, replayed, misdirected frames without the key: not even the time of a message changes."""
+    """Mutated and replayed frames without the key: not even the time of a message changes."""
     report = outsider(FRAMES, seed)
     assert report.frames >= FRAMES and report.configurations > 3
     assert set(report.types) >= TYPES, "every type of message was there to be changed"
     assert min(report.kinds.values()) > FRAMES // 50
+    assert report.flat(), report.memory
+
+
+def test_t23_who_carries_frames_to_others_is_not_noticed() -> None:
+    """Recorded tokens, probes and answers, brought to members that they were not meant for: nothing changes either."""
+    report = outsider(FRAMES, 103, carries=True)
+    assert report.kinds["misdirect"] > FRAMES // 4 and report.configurations > 3
     assert report.flat(), report.memory
 
 
