@@ -142,8 +142,6 @@ def _forget_early(self: Ring, upto: int) -> None:
 
 _release = Ring.release
 canary("forget_before_all_have_it", "J2", LOSSY, (Ring, "release", _forget_early))
-canary("holes_never_asked_for", "L2 L1", LOSSY, (Ring, "missing", lambda self, upto: []))
-canary("repairs_never_served", "L2 L1", LOSSY, (token, "_serve", lambda core, ring, t, room: 0))
 
 
 def _accept_old_token(core: Core, _sender: Any, t: Any, _now: int) -> None:
@@ -218,14 +216,6 @@ _count_flag = recovery._count_flag
 canary("installed_before_all_is_sent", "I12 I14 I13 J2 I15", (*LOSSY, *MOVING), (recovery, "_count_flag", _early_install), submit_ns=2 * MS)
 
 
-def _late_frames(core: Core, _sender: Any, message: Any, _now: int) -> None:
-    core.ring.add(message)
-
-
-canary("late_frames_after_the_promise", "I12 I14 I13", ("mute",), (gather, "on_mcast", _late_frames), ways=2,
-       weights={"mute": 6, "heal": 6, "restart": 2, "resume": 1, "clog": 8, "slow_link": 4, "partition": 3})
-
-
 def _all_come_from_ours(core: Core, *_rest: Any) -> None:
     """Everybody in the new ring is taken for a member of the old one that has nothing."""
     forming = core.forming
@@ -260,14 +250,6 @@ class RingSeqNotPersisted(Canary):
 
 
 ENGINE_CANARIES["ring_seq_not_persisted"] = RingSeqNotPersisted
-
-
-def _know_nothing(core: Core, *_rest: Any) -> None:
-    core.known_seq = core.ring_seq
-
-
-canary("ring_seq_of_others_ignored", "I2 I9 J3 L1 J1 F1", ("partition", "isolate", "crash"),
-       (commit, "create", _wrap(commit.create, before=_know_nothing)))
 
 
 def _own_seq_low(core: Core, *_rest: Any) -> None:
@@ -307,8 +289,6 @@ def _impatient(_core: Core, _nodeid: int) -> int:
 
 canary("accuses_at_once", "F1 L1", LOSSY, (verdict, "patience", _impatient), (verdict, "ASKS_MIN", 1))
 canary("never_accuses", "F2", ("crash",), (verdict, "judge", lambda core, scope, now: None), probe="silent", core=1.0)
-canary("own_sleep_is_others_silence", "F1", ("pause",), (verdict, "called", lambda core, now, deadline: None),
-       inbox_bytes=4 << 20, ways=1, timing="default")
 canary("never_answers_a_probe", "F1 L1 F2", ("crash", "isolate"), (watch, "receive", lambda core, sender, message, now: None))
 
 
@@ -317,7 +297,7 @@ def _claims_ignored(processors: Any, _claims: Any, who: Any) -> Any:
 
 
 _share = clique.share
-canary("claims_ignored", "L1 L3 F2", ("pair", "one_way", "crash"), (clique, "share", _claims_ignored), partial="pair", nodes=3)
+canary("claims_ignored", "L1 L2 L3 F2", ("pair", "one_way", "crash"), (clique, "share", _claims_ignored), partial="pair", nodes=3)
 canary("nobody_is_parked", "L3", ("pair", "one_way"), (parked, "worthwhile", lambda *_a: True), partial="pair", nodes=3)
 
 # --- the interface --------------------------------------------------------------------------------------------------------------
@@ -360,3 +340,39 @@ def _any_ring(self: Any, _peer: Any, sender: Any, message: Any, _now: int) -> No
 
 canary("frames_of_another_ring_accepted", "I5 I11 I6 I4 I12 J1 crash", APART,
        (TotemCore, "_from_peer", _wrap(TotemCore._from_peer, before=_any_ring)), submit_ns=2 * MS)
+
+
+def _twice(self: Core, ring: Ring, frame: Any) -> None:
+    _emit(self, ring, frame)
+    if frame.seq % 7 == 3:
+        _emit(self, ring, frame)
+
+
+canary("told_twice", "I4 I8", ("calm",), (Core, "emit", _twice))
+
+
+def _on_leave_but_gasp(core: Core, sender: Any, leave: Any, now: int) -> None:
+    if not leave.gasp:
+        _on_leave(core, sender, leave, now)
+
+
+_on_leave = gather.on_leave
+canary("a_last_gasp_is_not_heard", "F2", ("die",), (gather, "on_leave", _on_leave_but_gasp), probe="die", core=1.0)
+
+
+def _same_name(self: Core, kind: Kind, ring: RingId, members: Any) -> None:
+    _configure(self, kind, RingId(ring.seq + 2, ring.rep) if kind is Kind.TRANSITIONAL else ring, members)
+
+
+canary("a_name_given_twice", "I2 I9", APART, (Core, "configure", _same_name))
+
+
+def _answers_for_others(core: Core, sender: Any, message: Any, now: int) -> None:
+    """Hearing somebody is taken for a round trip with everybody."""
+    for nodeid in core.watch.clocks:
+        watch.answered(core, nodeid, now)
+    _watch_receive(core, sender, message, now)
+
+
+_watch_receive = watch.receive
+canary("one_answer_stands_for_all", "F2", ("crash",), (watch, "receive", _answers_for_others), probe="silent", core=1.0, nodes=4)
