@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 from membership.api import Kind
 from membership.totem import clique, commit, gather, operational, parked, recovery, token, verdict, watch
 from membership.totem.core import Core
-from membership.totem.engine import TotemCore
-from membership.totem.frames import Regular
 from membership.totem.packing import SendQueue
 from membership.totem.ring import Ring
 from membership.totem.states import State
@@ -277,7 +275,7 @@ def _forgets(core: Core, *_rest: Any) -> None:
 canary("forgets_who_takes_part", "J4", APART, (gather, "decide", _wrap(gather.decide, before=_forgets)))
 canary("never_announces_itself", "L1", ("partition", "isolate"), (gather, "announce", lambda *_a: None))
 canary("a_leave_is_not_heard", "F2", ("leave",), (gather, "on_leave", lambda *_a: None), probe="leave", core=1.0)
-canary("commits_without_agreement", "I3 I9 L1 I2 L3", (*APART, *LOSSY),
+canary("commits_without_agreement", "I3 I9 L1 L2 I2 L3", (*APART, *LOSSY),
        (gather, "agreed", lambda core: True), (commit, "agreed", lambda core: True))
 
 # --- failure detection ----------------------------------------------------------------------------------------------------------
@@ -330,16 +328,6 @@ def _sequence_of_frame_lost(self: Core, ring: Ring, frame: Any) -> None:
 _emit = Core.emit
 canary("a_place_told_wrongly_by_one", "I11 I6", ("calm",), (Core, "emit", lambda self, ring, frame: (
     _sequence_of_frame_lost if self.local.nodeid == 1 else _emit)(self, ring, frame)))
-
-
-def _any_ring(self: Any, _peer: Any, sender: Any, message: Any, _now: int) -> None:
-    ring = self.core.ring
-    if isinstance(message, Regular) and ring.by_id.get(sender.nodeid) == sender:
-        message.ring = ring.id
-
-
-canary("frames_of_another_ring_accepted", "I5 I11 I6 I4 I12 J1 crash", APART,
-       (TotemCore, "_from_peer", _wrap(TotemCore._from_peer, before=_any_ring)), submit_ns=2 * MS)
 
 
 def _twice(self: Core, ring: Ring, frame: Any) -> None:
