@@ -254,7 +254,7 @@ def _own_seq_low(core: Core, *_rest: Any) -> None:
     core.known_seq = core.ring_seq = core.ring.id.seq - 4
 
 
-canary("ring_seq_used_again", "I2 I9 J3 F1", APART, (commit, "create", _wrap(commit.create, before=_own_seq_low)))
+canary("ring_seq_used_again", "I2 I9 J3 L1 F1", APART, (commit, "create", _wrap(commit.create, before=_own_seq_low)))
 
 # --- who takes part -------------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def test_a_seed_is_a_run() -> None:
 QUICK = (
     "deliver_across_a_hole", "safe_as_agreed", "acknowledge_what_is_missing", "aru_raised_by_anybody", "forget_before_all_have_it",
     "packed_in_reverse", "obligations_dropped", "no_exchange", "exchange_leaves_one_out", "no_transitional_configuration",
-    "ring_seq_not_persisted", "ring_seq_used_again", "forgets_who_takes_part", "never_announces_itself", "a_leave_is_not_heard",
+    "ring_seq_not_persisted", "forgets_who_takes_part", "never_announces_itself", "a_leave_is_not_heard",
     "accuses_at_once", "never_accuses", "holds_itself_for_failed",
 )
 "Those that the first seeds catch; `make sim-canaries` runs all."
