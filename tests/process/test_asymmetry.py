@@ -73,10 +73,12 @@ def deaf(net: NetLab, node: int, to: int, on: bool) -> None:
     ip("rule", "add" if on else "delete", "pref", "10", "from", net.four(to), "iif", "link0", "blackhole", netns=net.space(node))
 
 
-def talk(children: dict[int, Child], seconds: float, count: list[int]) -> None:
-    """Every node submits a message every EVERY_S."""
+def talk(children: dict[int, Child], seconds: float, count: list[int]) -> int:
+    """Every node submits a message every EVERY_S, or less often on a busy machine. How many each submitted."""
     end = time.monotonic() + seconds
+    rounds = 0
     while time.monotonic() < end:
+        rounds += 1
         next_at = time.monotonic() + EVERY_S
         for n, child in children.items():
             count[0] += 1
@@ -84,6 +86,7 @@ def talk(children: dict[int, Child], seconds: float, count: list[int]) -> None:
         while (left := next_at - time.monotonic()) > 0:
             for child in children.values():
                 child.read(min(left, EVERY_S / len(children)))
+    return rounds
 
 
 def moment(event: dict[str, object]) -> int:
@@ -100,7 +103,7 @@ def test_t01_a_blocked_pair_for_real(lab: tuple[NetLab, dict[int, Child]], block
     began = time.monotonic_ns()
     for node, to in blocked:
         deaf(net, node, to, on=True)
-    talk(children, SECONDS, count)
+    rounds = talk(children, SECONDS, count)
     ended = time.monotonic_ns()
     rings = {str(e["ring"]) for c in children.values() for e in c.events
              if e["kind"] == "conf" and e["what"] == "REGULAR" and moment(e) > began}
@@ -113,8 +116,7 @@ def test_t01_a_blocked_pair_for_real(lab: tuple[NetLab, dict[int, Child]], block
         gap = max(b - a for a, b in pairwise(times)) / 1e9
         print(f"node {n}: {len(times) - 2} messages in {SECONDS} s, longest silence {gap:.3f} s; {len(rings)} configurations")
         assert gap <= GAP_S, f"node {n} delivered nothing for {gap} s"
-        assert len(times) > 0.8 * SECONDS / EVERY_S * 2
+        assert rounds > SECONDS / EVERY_S / 4 and len(times) > 0.9 * rounds * len(quorate), "nearly everything that was said"
     for node, to in blocked:
         deaf(net, node, to, on=False)
-    for child in children.values():
-        child.wait("everybody again", lambda e: e["kind"] == "conf" and e["what"] == "REGULAR" and e["members"] == [1, 2, 3], 40)
+    settle(children, 40)
