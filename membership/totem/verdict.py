@@ -41,6 +41,7 @@ def on_timer(core: Core, _sender: object, _message: object, now: int) -> None:
         else:
             targets.add(nodeid)
     at = now + step if targets else now + 8 * step
+    checks: set[int] = set()
     if ring is not None and ring.others:
         waited = now - watch.progress_ns
         if ring.token.held is None and waited >= quiet(core):
@@ -49,15 +50,16 @@ def on_timer(core: Core, _sender: object, _message: object, now: int) -> None:
         else:
             at = min(at, watch.progress_ns + quiet(core))
         if core.links.count > 1:
-            targets |= core.links.to_check((ring.successor, ring.predecessor), ring.others, now)
+            checks = core.links.to_check((ring.successor, ring.predecessor), ring.others, now)
             at = min(at, core.links.checked_ns + LINK_CHECK_NS)
             for nodeid, link, works in core.links.told():
                 core.health(nodeid, "link_up" if works else "link_down", f"link {link} to node {nodeid}")
     elif ring is None:
         targets |= _unheard(core, now)
         at = now + step
-    for nodeid in sorted(targets):
-        if now - watch.clocks[nodeid].last_ns >= step:
+    for nodeid in sorted(targets | checks):
+        # The successor is asked by each token, on its best link: that says nothing about the others.
+        if nodeid in checks or now - watch.clocks[nodeid].last_ns >= step:
             probe(core, nodeid, now)
     for nodeid in parked.due(core, now):
         probe(core, nodeid, now)

@@ -20,7 +20,8 @@ from membership.totem.seal import Sealer
 from tests.process.netlab import PORT, Child, NetLab, ip, write_config
 
 KEY = bytes(range(32))
-ALL = [1, 2, 3]
+PATIENT = "detect_ms = 800\ntoken_ms = 2000\nconsensus_ms = 1200\n"
+"A machine that runs other tests may stop a process for as long as the default detection takes: that is not what is tested here."
 
 
 def write_keys(path: Path, *keys: bytes) -> None:
@@ -37,7 +38,7 @@ def cluster(lab: NetLab, folder: Path, addresses: dict[int, Sequence[str]], tote
             own = folder / str(node)
             own.mkdir()
             write_keys(own / "key", KEY)
-            config = write_config(own / "cluster.toml", addresses, "key", totem)
+            config = write_config(own / "cluster.toml", addresses, "key", PATIENT + totem)
             children[node] = Child(node, [str(config), str(own)], lab.space(node))
         for child in children.values():
             child.configured(list(lab.nodes), since=0)
@@ -82,15 +83,14 @@ def test_large_messages_over_a_small_mtu_and_a_path_that_shrinks(tmp_path: Path)
 
 def test_a_killed_process_is_known_at_once(tmp_path: Path) -> None:
     """The guardian tells: no timeout is waited for. A clean leave tells by itself, and no guardian remains of it."""
-    slow = "token_ms = 5000\nconsensus_ms = 3000\n"
-    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}, slow) as children:
+    with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}) as children:
         guardians = {n: child.status()["guardian"] for n, child in children.items()}
         since = {n: len(children[n].events) for n in (2, 3)}
         killed = children[1].kill()
         for n in (2, 3):
             children[n].wait("evidence", lambda e: e["kind"] == "health" and e["nodeid"] == 1, since=since[n])
             conf = children[n].configured([2, 3], since=since[n])
-            assert int(str(conf["t"])) - killed < 2_000_000_000, "far from the five seconds of a lost token"
+            assert int(str(conf["t"])) - killed < 800_000_000, "nobody waited for the silence to last"
         assert any(e.get("what") == "process_dead" for n in (2, 3) for e in children[n].events)
         children[2].say("leave")
         children[2].wait("goodbye", lambda e: e["kind"] == "left")
@@ -128,6 +128,12 @@ def two_links(lab: NetLab) -> dict[int, Sequence[str]]:
     return {n: [lab.four(n, 0), lab.six(n, 1)] for n in lab.nodes}
 
 
+def answered(child: Child, link: int) -> dict[str, int]:
+    """Answers of each peer on the link so far."""
+    peers = child.status()["links"]["peers"]  # type: ignore[index]
+    return {peer: of["paths"][link]["answered"] for peer, of in peers.items()}
+
+
 def test_a_link_that_fails_changes_no_configuration(tmp_path: Path) -> None:
     """T20 and more: IPv4 on one link, IPv6 on the other; a link cut where nobody is told, a cable pulled, the other link cut."""
     with NetLab(3, links=2) as lab, cluster(lab, tmp_path, two_links(lab)) as children:
@@ -142,6 +148,13 @@ def test_a_link_that_fails_changes_no_configuration(tmp_path: Path) -> None:
         steady(children, "link 0 only", 3)
         for n in lab.nodes:
             lab.plug(n, 1)
+        # The kernels look for each other's addresses first, which takes a second if they tried too early: that is no link yet.
+        for child in children.values():
+            answers, end = answered(child, 1), time.monotonic() + 20
+            while any(answered(child, 1)[peer] == answers[peer] for peer in answers):
+                assert time.monotonic() < end, "the spare link is not tried"
+                child.read(0.05)
+        for n in lab.nodes:
             lab.cut(n, 0)
         steady(children, "link 1 only", 3)
         everybody_gets(children, 3, "y" * 30_000)
