@@ -252,6 +252,6 @@ def decode_token(body: bytes) -> Token:
 def decode_piece(body: bytes) -> Piece:
     _type, ring_seq, rep, seq, total, offset = _PIECE.unpack_from(body)
     length = len(body) - _PIECE.size
-    require(seq > 0 and PIECE_MAX < total <= BODY_MAX, "impossible piece")
+    require(0 < seq < SEQ_END and PIECE_MAX < total <= BODY_MAX, "impossible piece")
     require(offset < total and offset % PIECE_MAX == 0 and length == min(PIECE_MAX, total - offset), "bad piece")
     return Piece(RingId(ring_seq, rep), seq, total, offset, body[_PIECE.size:])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from membership.api import Processor
 from membership.totem import control, frames, wire
 from membership.totem.aes import aes_gcm
+from membership.totem.frames import SEQ_END
 from membership.totem.limits import MEMBERS_MAX, PAYLOAD_MAX, PIECE_MAX, RING_SEQ_MAX
 from membership.totem.peers import ReplayWindow
 from membership.totem.seal import COUNTER_LAST, HEADER, FrameError, Sealer
@@ -18,6 +19,7 @@ from vcs.model import RingId
 
 u32 = st.integers(1, 2**32 - 1)
 u64 = st.integers(1, 2**64 - 1)
+places = st.integers(1, SEQ_END - 1)
 rings = st.builds(RingId, st.integers(1, RING_SEQ_MAX - 1), u32)
 processors = st.builds(Processor, u32, u64, u64)
 
@@ -58,7 +60,7 @@ def tokens(draw: st.DrawFn) -> frames.Token:
         rtr.append(frames.Range(who, at + gap, at + gap + length - 1, draw(st.integers(0, 255))))
         at += gap + length
     seq = at + draw(st.integers(0, 1000))
-    return frames.Token(draw(rings), draw(u64), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()), rtr,
+    return frames.Token(draw(rings), draw(places), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()), rtr,
                         draw(u32), draw(u32), draw(u32))
 
 
@@ -74,9 +76,9 @@ def commits(draw: st.DrawFn) -> wire.Commit:
 messages = st.lists(st.binary(max_size=60), min_size=1, max_size=8)
 fragments = st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=300)).map(
     lambda t: frames.Fragment(t[0] + len(t[1]) + 1, t[0], t[1]))
-regulars = st.builds(frames.make_regular, rings, u64, u32, st.booleans(), messages | fragments)
-encapsulated = st.builds(frames.make_encapsulated, rings, u64, u32, regulars)
-large = st.builds(lambda ring, seq, data: frames.make_regular(ring, seq, 1, False, [data]), rings, u64,
+regulars = st.builds(frames.make_regular, rings, places, u32, st.booleans(), messages | fragments)
+encapsulated = st.builds(frames.make_encapsulated, rings, places, u32, regulars)
+large = st.builds(lambda ring, seq, data: frames.make_regular(ring, seq, 1, False, [data]), rings, places,
                   st.integers(PIECE_MAX, PAYLOAD_MAX - 4).map(lambda n: bytes(range(256)) * (n // 256) + bytes(n % 256)))
 pieces = st.tuples(large, st.randoms()).map(lambda t: wire.decode(t[1].choice(frames.cut(t[0]))))
 bodies = (regulars | encapsulated | tokens() | pieces | joins() | commits() | beacons() | controls
@@ -98,6 +100,17 @@ def test_round_trip(message: wire.Body) -> None:
     assert wire.encode(again) == encoded
     if isinstance(again, frames.Regular) and isinstance(message, frames.Regular):
         assert list(again.content()) == list(message.content())
+
+
+@given(st.integers(SEQ_END, 2**64 - 1), st.data())
+def test_a_place_beyond_the_last_is_refused(seq: int, data: st.DataObject) -> None:
+    """A frame, a piece, a token: one more than any number a ring can reach must still fit its field."""
+    regular = data.draw(regulars)
+    piece = frames.Piece(regular.ring, seq, PIECE_MAX + 1, 0, bytes(PIECE_MAX))
+    token = frames.Token(regular.ring, seq, 0, 0, 0, 0, 0, False, [], 0, 0, 0)
+    for bad in (wire.encode(frames.make_regular(regular.ring, seq, 1, False, [b"x"])), frames.encode_piece(piece), wire.encode(token)):
+        with pytest.raises(RemoteError):
+            wire.decode(bad)
 
 
 @given(st.binary(max_size=400))
