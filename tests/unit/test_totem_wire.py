@@ -60,8 +60,8 @@ def tokens(draw: st.DrawFn) -> frames.Token:
         rtr.append(frames.Range(who, at + gap, at + gap + length - 1, draw(st.integers(0, 255))))
         at += gap + length
     seq = at + draw(st.integers(0, 1000))
-    return frames.Token(draw(rings), draw(places), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()), rtr,
-                        draw(u32), draw(u32), draw(u32))
+    return frames.Token(draw(rings), draw(places), seq, draw(st.integers(0, seq)), draw(u32), draw(u32), draw(u32), draw(st.booleans()),
+                        rtr, draw(u32), draw(u32), draw(u32))
 
 
 @st.composite
