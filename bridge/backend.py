@@ -66,7 +66,7 @@ class ComponentBackend:
             },
             "engine": c.engine.status() if c.engine is not None else {},
             "fencing": self._fencing(picture),
-            "notes": [*self._notes(picture), *_refused_frames(c.engine.status() if c.engine is not None else {})],
+            "notes": [*self._notes(picture), *refused_frames(c.engine.status() if c.engine is not None else {})],
         }
         quorum = picture.get("quorum")
         if quorum:
@@ -214,13 +214,14 @@ def clock_text(wall_ns: int) -> str:
     return f"{time.strftime('%H:%M:%S', time.localtime(wall_ns // 1_000_000_000))}.{wall_ns // 1_000_000 % 1000:03d}"
 
 
-def _refused_frames(engine: Mapping[str, object]) -> list[str]:
+def refused_frames(engine: Mapping[str, object]) -> list[str]:
     """Frames that the engine could not open, for the person who has to mend it."""
     counters = engine.get("counters")
     if not isinstance(counters, Mapping):
         return []
     notes = []
-    if number := counters.get("dropped_seal"):
+    # Another key nearly always has another id; "seal" is the one pair in 256 that shares it, or a frame that was changed on the way.
+    if number := counters.get("dropped_key", 0) + counters.get("dropped_seal", 0):
         notes.append(f"{number} frames were not sealed with this node's key: is cluster.key the same on every node?")
     if number := counters.get("dropped_version"):
         notes.append(f"{number} frames have another protocol version: do all nodes run the same vcsd?")

@@ -85,7 +85,7 @@ def test_a_node_with_another_key_stays_out(well: VcsCluster) -> None:
         return "\n".join(status(vcs, 3).get("notes", []))
 
     vcs.wait(lambda: "cluster.key" in notes(), 30, "node 3 to say that its key is another one")
-    vcs.wait(lambda: status(vcs, 1)["engine"]["counters"].get("dropped_seal", 0) > 0, 20, "node 1 to have dropped what node 3 sends")
+    vcs.wait(lambda: status(vcs, 1)["engine"]["counters"].get("dropped_key", 0) > 0, 20, "node 1 to have dropped what node 3 sends")
     assert not vcs.view(3)["quorate"] and vcs.view(3)["members"] == [3]
     assert vcs.view(1)["generation"] == generation and vcs.view(1)["members"] == [1, 2]
     vcs.leave(3)

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bridge.backend import refused_frames
+from membership.api import Processor
+from membership.totem.aes import aes_gcm
+from membership.totem.seal import FrameError, Sealer
 from vcs import log as vcs_log
 from vcs.component import AlreadyRunning, LockFile, own_node
 from vcs.config.model import ClusterConfig, NodeConfig
@@ -90,3 +94,14 @@ def test_each_line_of_a_traceback_has_the_priority() -> None:
     running.stop()
     lines = out.getvalue().splitlines()
     assert len(lines) > 3 and all(line.startswith("<3>") for line in lines)
+
+
+@pytest.mark.parametrize("last", [b"\x01", b"\x02", b"\x03"])
+def test_frames_under_another_key_make_a_note(last: bytes) -> None:
+    """Whatever reason the engine counts them under: an administrator is told which file to look at."""
+    ours = Sealer("c", Processor(1, 1, 1), aes_gcm(b"k" * 32))
+    theirs = Sealer("c", Processor(2, 1, 1), aes_gcm(b"k" * 31 + last))
+    with pytest.raises(FrameError) as refused:
+        ours.open(theirs.seal(b"hello"))
+    notes = refused_frames({"counters": {f"dropped_{refused.value.reason}": 3}})
+    assert len(notes) == 1 and notes[0].startswith("3 frames") and "cluster.key" in notes[0]
