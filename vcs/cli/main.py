@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "why": ("vcs.cli.why", "What is waited for, on whom, and the remedy."),
     "metrics": ("vcs.cli.metrics", "The state of this node as Prometheus metrics."),
     "events": ("vcs.cli.events", "What happened on this node."),
+    "wait": ("vcs.cli.wait", "Until file systems can be mounted on this node."),
     "leave": ("vcs.cli.leave", "Leave the cluster cleanly."),
     "fence": ("vcs.cli.fence", "Acknowledge by hand that a failed node is off."),
     "config": ("vcs.cli.config", "Check or show cluster.toml."),
