@@ -231,7 +231,7 @@ def test_events_of_vcsd(run: Run, backend: Backend) -> None:
 
 
 def test_leave_names_what_holds_the_node(run: Run, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leave_module, "cluster_mounts", lambda: {"data": ["/mnt/data"]})
+    monkeypatch.setattr(leave_module, "by_lockspace", lambda: {"data": ["/mnt/data"]})
     got = run("leave")
     assert got.code == 3
     assert got.out == "group gfs2:data (lock_manager, of dlm_glue, mounted at /mnt/data)\n"
@@ -500,21 +500,6 @@ def test_a_command_imports_little() -> None:
     code = "import sys, vcs.cli.main, vcs.cli.status; print(*sorted(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not {"pyroute2", "asyncvarlink", "cryptography", "asyncio", "yaml", "bridge", "membership"} & set(found)
-
-
-def test_mounts_of_cluster_file_systems(tmp_path: Path) -> None:
-    mountinfo = tmp_path / "mountinfo"
-    mountinfo.write_text(
-        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
-        "30 22 8:16 / /mnt/my\\040data rw,noatime shared:1 - gfs2 /dev/sdb rw\n"
-        "31 22 8:32 / /mnt/o rw - ocfs2 /dev/sdc rw\n"
-        "32 22 8:48 / /mnt/unknown rw - gfs2 /dev/sdd rw\n"
-        "nonsense\n"
-    )
-    put(tmp_path / "gfs2" / "alpha:data", {"id": "8:16"})
-    found = leave_module.cluster_mounts(str(mountinfo), str(tmp_path / "gfs2"))
-    assert found == {"data": ["/mnt/my data"], "/mnt/o": ["/mnt/o"], "/mnt/unknown": ["/mnt/unknown"]}
-    assert leave_module.cluster_mounts(str(tmp_path / "none"), str(tmp_path / "none")) == {}
 
 
 def test_small_words() -> None:

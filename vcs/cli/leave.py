@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 from typing import TypedDict, cast
 
 import click
@@ -13,9 +11,8 @@ import click
 from vcs.cli.common import Asked, common
 from vcs.cli.render import clean, emit_json
 from vcs.errors import DaemonError
+from vcs.mounts import by_lockspace
 from vcs.report import GroupReport
-
-CLUSTER_FILE_SYSTEMS = ("gfs2", "ocfs2")
 
 
 class Holder(TypedDict):
@@ -51,7 +48,7 @@ def leave_(asked: Asked) -> None:
 
 def _holders(groups: list[GroupReport]) -> list[Holder]:
     """The groups that hold this node, each with the mounts that stand on it."""
-    mounts = cluster_mounts()
+    mounts = by_lockspace()
     return [
         {
             "group": g["name"],
@@ -61,26 +58,3 @@ def _holders(groups: list[GroupReport]) -> list[Holder]:
         }
         for g in groups
     ]
-
-
-def cluster_mounts(mountinfo: str = "/proc/self/mountinfo", gfs2: str = "/sys/fs/gfs2") -> dict[str, list[str]]:
-    """Mounts of cluster file systems by lockspace: GFS2 tells in sysfs which block device belongs to which lock table."""
-    lockspaces: dict[str, str] = {}
-    try:
-        for table in os.listdir(gfs2):
-            lockspaces[Path(gfs2, table, "id").read_text().strip()] = table.partition(":")[2] or table
-    except OSError:
-        pass
-    found: dict[str, list[str]] = {}
-    try:
-        lines = Path(mountinfo).read_text(errors="replace").splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        part = fields.split(" ")
-        if len(part) < 5 or rest.split(" ")[0] not in CLUSTER_FILE_SYSTEMS:
-            continue
-        where = part[4].encode().decode("unicode_escape").encode("latin-1", "replace").decode(errors="replace")
-        found.setdefault(lockspaces.get(part[2], where), []).append(where)
-    return found
