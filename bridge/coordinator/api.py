@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridge.coordinator.messages import Body
 from membership.api import Configuration, Message, Order, Rotation
 from vcs.model import Group, Member, RingId
 
@@ -48,7 +49,16 @@ class FenceAck:
     nodeid: int
 
 
-Input = Configuration | Message | Rotation | LocalGroups | FenceDone | Tick | LeaveCluster | FenceAck
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A person's wish that goes to everybody by an ordered message. Exactly one Notice ``command_done`` with the ticket answers: ``ok``,
+    and ``why`` if not."""
+
+    ticket: int
+    body: Body
+
+
+Input = Configuration | Message | Rotation | LocalGroups | FenceDone | Tick | LeaveCluster | FenceAck | Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,13 @@ class RenewLease:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """Maintenance (SAFETY S24): until this time (CLOCK_BOOTTIME) the end of the lease resets nothing here. 0: it is over."""
+
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Persist:
     """Write the record durably before going on (SAFETY S6). JSON-able bytes, opaque to the driver."""
 
@@ -138,6 +155,6 @@ class Notice:
 
 
 Effect = (
-    Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence | Fenced | RenewLease | Persist
+    Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence | Fenced | RenewLease | Freeze | Persist
     | WakeAt | LeaveDone | Notice
 )

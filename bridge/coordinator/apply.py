@@ -7,20 +7,28 @@ on a copy that the core throws away when they raise, so one poisonous message ca
 
 from __future__ import annotations
 
-from bridge.coordinator import fencing, groups
+from bridge.coordinator import ballot, fencing, groups, orders
 from bridge.coordinator.api import Notice
 from bridge.coordinator.messages import (
     Ack,
     Body,
+    Expect,
     FenceResult,
     FenceRetry,
     Join,
     Leave,
+    MaintenanceOff,
+    MaintenanceOn,
     NodeLeave,
     NodeOff,
+    Orphaned,
     Overdue,
+    ShutDown,
+    Thawed,
+    VoteAgree,
+    VoteDrop,
 )
-from bridge.coordinator.state import LEAVING, LEFT, MEMBER, State
+from bridge.coordinator.state import LEAVING, LEFT, MEMBER, GroupRec, State
 from membership.api import Processor
 from vcs.model import Phase
 
@@ -36,10 +44,19 @@ def apply(state: State, sender: Processor, body: Body, regular: bool, notes: lis
         return fencing.retry(state, sender.nodeid, (body.nodeid, body.boot), body.attempt, notes)
     if isinstance(body, NodeOff):
         return fencing.off(state, body.nodeid, notes)
+    if isinstance(body, VoteAgree):
+        return ballot.agree(state, sender.nodeid, body.serial)
+    if isinstance(body, Thawed):
+        return orders.thawed(state, sender.nodeid, body.serial)
     if node.status != MEMBER:
         return False
+    return _of_member(state, sender, body, regular, notes)
+
+
+def _of_member(state: State, sender: Processor, body: Body, regular: bool, notes: list[Notice]) -> bool:
+    """What only a sound member may say."""
     if isinstance(body, Join):
-        return groups.join(state, sender.nodeid, sender.boot, body.name, body.level, body.flags)
+        return not state.shutdown and groups.join(state, sender.nodeid, sender.boot, body.name, body.level, body.flags)
     if isinstance(body, Leave):
         return groups.leave(state, sender.nodeid, sender.boot, body.name, body.gone)
     if isinstance(body, Ack):
@@ -48,6 +65,23 @@ def apply(state: State, sender: Processor, body: Body, regular: bool, notes: lis
         return _node_leave(state, sender, regular, notes)
     if isinstance(body, Overdue):
         return _overdue(state, body, notes)
+    if isinstance(body, Orphaned):
+        return _orphaned(state, sender, body, notes)
+    return _ordered(state, sender, body, notes)
+
+
+def _ordered(state: State, sender: Processor, body: Body, notes: list[Notice]) -> bool:
+    """What an administrator wants, and what follows from it."""
+    if isinstance(body, VoteDrop):
+        return ballot.withdraw(state, body.nodeid, body.boot, notes)
+    if isinstance(body, Expect):
+        return ballot.expect(state, body.votes, notes)
+    if isinstance(body, MaintenanceOn):
+        return orders.maintenance_on(state, sender.nodeid, body, notes)
+    if isinstance(body, MaintenanceOff):
+        return orders.maintenance_off(state, sender.nodeid, body.serial, notes)
+    if isinstance(body, ShutDown):
+        return orders.shut_down(state, sender.nodeid, notes)
     return False
 
 
@@ -57,6 +91,7 @@ def _node_leave(state: State, sender: Processor, regular: bool, notes: list[Noti
         return False
     state.nodes[sender.nodeid].status = LEFT if regular else LEAVING
     if regular:
+        state.nodes[sender.nodeid].voter = False
         notes.append(Notice("node_left", {"nodeid": sender.nodeid, "incarnation": sender.boot}))
     return True
 
@@ -70,15 +105,29 @@ def _overdue(state: State, body: Overdue, notes: list[Notice]) -> bool:
     owed = set(group.stoppers) - group.stop_acks if group.phase == Phase.STOP else set(group.members) - group.start_acks
     if body.nodeid not in owed or node.status != MEMBER:
         return False
-    if group.needs_fence:
-        why = f"did not answer {Phase(group.phase).name.lower()} of group {group.name} in time"
-        fencing.fail_node(state, body.nodeid, notes, why, {group.name: 0})
-    else:
-        groups.drop(group, body.nodeid)
+    _expel(state, group, body.nodeid, f"did not answer {Phase(group.phase).name.lower()} of group {group.name} in time", notes)
     return True
+
+
+def _orphaned(state: State, sender: Processor, body: Orphaned, notes: list[Notice]) -> bool:
+    """SAFETY S22: nobody took the group over, so nobody will answer for it."""
+    group = state.groups.get(body.name)
+    if group is None or not group.has(sender.nodeid):
+        return False
+    _expel(state, group, sender.nodeid, f"nobody has acted for group {group.name} there for too long", notes)
+    return True
+
+
+def _expel(state: State, group: GroupRec, nodeid: int, why: str, notes: list[Notice]) -> None:
+    if group.needs_fence:
+        fencing.fail_node(state, nodeid, notes, why, {group.name: 0})
+    else:
+        groups.drop(group, nodeid)
+        notes.append(Notice("group_expelled", {"group": group.name, "nodeid": nodeid, "why": why}))
 
 
 def decide(state: State, notes: list[Notice]) -> None:
     """All decisions that the facts allow now."""
+    ballot.decide(state, notes)
     fencing.decide(state, notes)
     groups.decide(state, notes)

@@ -18,6 +18,7 @@ from typing import Final
 
 from bridge.coordinator import explain, merge, messages, persist, quorum
 from bridge.coordinator.api import (
+    Command,
     Effect,
     FenceAck,
     FenceDone,
@@ -32,8 +33,8 @@ from bridge.coordinator.api import (
 from bridge.coordinator.apply import apply, decide
 from bridge.coordinator.feed import Feeder
 from bridge.coordinator.merge import Present
-from bridge.coordinator.messages import Body, Exchange, FenceResult, GroupReport, NodeOff, Snapshot
-from bridge.coordinator.state import NO_RING, State, from_json, to_json
+from bridge.coordinator.messages import Body, Exchange, FenceResult, GroupReport, MaintenanceOn, NodeOff, Orphaned, Overdue, Snapshot
+from bridge.coordinator.state import FAILED, NO_RING, State, from_json, to_json
 from membership.api import Configuration, Kind, Message, Processor, Rotation
 from vcs.config.model import ClusterConfig
 from vcs.errors import RemoteError
@@ -69,6 +70,7 @@ class Coordinator:
         self.members: tuple[Processor, ...] = ()
         self.present: dict[int, Present] = {}
         self.votes = quorum.Votes(0, config.expected_votes)
+        "Of the last configuration that was judged."
         self.counters = {"garbage": 0, "stale": 0, "rejected": 0, "unmerged": 0, "bad_record": 0}
         self.foreign: dict[int, str] = {}
         "nodeid -> why its last message was not understood."
@@ -84,6 +86,9 @@ class Coordinator:
         self._sent_exchange = False
         self._wake: int | None = None
         self._renewed_ns = 0
+        self._evidence_ns = 0
+        "When the last rotation began that was evidence of quorum."
+        self._now_ns = 0
         self._record: bytes | None = None
         if record is not None:
             try:
@@ -96,6 +101,7 @@ class Coordinator:
     def handle(self, event: Input, now_ns: int) -> list[Effect]:
         """Take one input; return what to do, in this order. Never raises for anything that a peer or the switch says."""
         self.feed.out = []
+        self._now_ns = now_ns
         if isinstance(event, Configuration):
             self._configuration(event)
         elif isinstance(event, Message):
@@ -111,6 +117,8 @@ class Coordinator:
             self._leave_cluster()
         elif isinstance(event, FenceAck):
             self.off_wanted.add(event.nodeid)
+        elif isinstance(event, Command):
+            self.feed.ask(event.ticket, event.body)
         else:
             assert isinstance(event, Tick)
         self._advance(now_ns)
@@ -166,16 +174,20 @@ class Coordinator:
             self.counters["unmerged"] += 1
             self._own(sender, body, True)
 
-    def _own(self, sender: Processor, body: Body, changed: bool) -> None:
-        if sender == self.local and not isinstance(body, Exchange | Snapshot):
-            self.feed.heard(body, changed)
-            if isinstance(body, NodeOff):
-                self.off_wanted.discard(body.nodeid)
+    def _own(self, sender: Processor, body: Body, changed: bool) -> bool:
+        """Our own message has come back in its place."""
+        if sender != self.local or isinstance(body, Exchange | Snapshot):
+            return False
+        self.feed.heard(body, changed)
+        if isinstance(body, NodeOff):
+            self.off_wanted.discard(body.nodeid)
+        return True
 
     def _rotation(self, event: Rotation) -> None:
         """SAFETY S9: evidence of this regular, merged, quorate configuration, and of a node that is a sound member of it."""
         if not self.deciding or event.ring != self.ring or not self.state.admitted(self.local.nodeid):
             return
+        self._evidence_ns = event.began_ns
         if event.began_ns >= self._renewed_ns + self.config.lease.lease_ms * 1_000_000 // RENEWALS_PER_LEASE:
             self._renewed_ns = event.began_ns
             self.feed.out.append(RenewLease(event.began_ns))
@@ -242,7 +254,7 @@ class Coordinator:
     def _form(self, state: State, cold: bool, acked: frozenset[int] = frozenset()) -> None:
         """All members hold the same ``state``: go on with it if it makes us quorate, else only keep it."""
         if not cold:
-            self.votes = quorum.count(self.config, state.nodes, self.present)
+            self.votes = quorum.count(self.config, state.nodes, self.present, state.ballot, state.ring_members)
             if not self.votes.quorate:
                 self.state = state
                 self.mode = Mode.INQUORATE
@@ -260,6 +272,7 @@ class Coordinator:
         self.state, self.mode = trial, Mode.PRIMARY
         self.acked.clear()
         self._record = None
+        self.feed.newcomers = merge.differing(self.present)
         self.feed.note("merged", ring=str(self.ring), members=sorted(self.present), cold=cold, version=trial.version)
         self.feed.out.extend(notes)
 
@@ -276,7 +289,8 @@ class Coordinator:
             self.state.rejected += 1
             self.state.version += 1
             return
-        self._own(sender, body, changed)
+        if self._own(sender, body, changed):
+            self.feed.answer(body, changed, _refusal(notes))
         if not changed:
             self.counters["stale"] += 1
             self.feed.out.extend(notes)
@@ -285,8 +299,10 @@ class Coordinator:
         trial.version += 1
         self.state = trial
         self.feed.out.extend(notes)
-        if isinstance(body, messages.Overdue) and body.nodeid == self.local.nodeid:
+        if isinstance(body, Overdue | Orphaned) and self.local.nodeid == (body.nodeid if isinstance(body, Overdue) else sender.nodeid):
             self.feed.expelled.add(body.name)
+        elif isinstance(body, MaintenanceOn):
+            self.feed.maintained(trial.serial, body.for_ms, self._now_ns, self._evidence_ns)
 
     def _reject(self, what: str, error: Exception) -> None:
         self.counters["rejected"] += 1
@@ -309,14 +325,26 @@ class Coordinator:
         if self.mode in (Mode.PRIMARY, Mode.WAITING):
             for nodeid in sorted(self.off_wanted):
                 self.feed.say(NodeOff(nodeid))
+        self._commands()
         if self.mode is Mode.PRIMARY:
             self.feed.primary(self.state, self.ring, boots, now_ns)
         elif self.mode in (Mode.INQUORATE, Mode.WAITING):
-            self.feed.inquorate(self.ring, boots)
+            self.feed.inquorate(self.state, self.ring, boots)
         wake = self.feed.wake(now_ns)
         if wake is not None and wake != self._wake:
             self.feed.out.append(WakeAt(wake))
         self._wake = wake
+
+    def _commands(self) -> None:
+        """What administrators want: say it to everybody, or say that it cannot be said."""
+        me = self.state.nodes.get(self.local.nodeid)
+        for body in list(self.feed.commands):
+            if self.mode in (Mode.INQUORATE, Mode.WAITING):
+                self.feed.answer(body, False, "there is no quorum here, so nothing can be ordered; see `vcs quorum`")
+            elif self.mode is Mode.PRIMARY and me is not None and me.status == FAILED:
+                self.feed.answer(body, False, "this node has failed; ask another one")
+            elif self.mode is Mode.PRIMARY:
+                self.feed.say(body)
 
     # --- pictures -------------------------------------------------------------------------------------------------------------
     def describe(self) -> dict[str, object]:
@@ -326,3 +354,8 @@ class Coordinator:
     def why(self) -> list[dict[str, object]]:
         """What is waited for, on whom, in words."""
         return explain.why(self)
+
+
+def _refusal(notes: list[Notice]) -> str:
+    """Why a command changed nothing."""
+    return next((str(n.fields.get("why", "")) for n in reversed(notes) if n.event == "command_refused"), "nothing is to be changed")

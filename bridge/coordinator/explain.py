@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bridge.coordinator import groups
-from bridge.coordinator.state import FAILED, LAUNCHED, RETRY, GroupRec, Obligation
+from bridge.coordinator import groups, quorum
+from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, RETRY, GroupRec, Obligation
 from vcs.model import Phase, event_text
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ def describe(c: Coordinator) -> dict[str, object]:
     return {
         "version": 1, "mode": c.mode.value, "regular": c.regular, "nodeid": c.local.nodeid, "incarnation": c.local.boot,
         "ring": str(c.ring), "members": [m.nodeid for m in c.members],
-        "quorum": {
-            "quorate": c.deciding, "votes": c.votes.present, "expected": c.votes.expected, "needed": c.votes.needed,
-            "wait_for_all": c.config.quorum.wait_for_all,
-        },
+        "quorum": _quorum(c),
         "state": {
             "primary": str(state.primary), "version": state.version, "digest": state.digest(), "feature": state.feature,
         },
@@ -51,6 +48,21 @@ def describe(c: Coordinator) -> dict[str, object]:
             for _, o in sorted(state.obligations.items())
         ],
         "counters": dict(c.counters), "leaving": c.feed.leave_wanted,
+    }
+
+
+def _quorum(c: Coordinator) -> dict[str, object]:
+    """As it is now: within a primary configuration votes come and go by the ballot."""
+    votes, rules, state = c.votes, c.config.quorum, c.state
+    if c.mode.value == "primary":
+        votes = quorum.count(c.config, state.nodes, [m.nodeid for m in c.members], state.ballot, state.ring_members)
+    flags = [name for name in ("two_node", "wait_for_all", "last_man_standing", "auto_tie_breaker") if getattr(rules, name)]
+    voters = [n.id for n in c.config.nodes if n.votes and ((k := state.nodes.get(n.id)) is None or (k.voter and k.status != LEFT))]
+    return {
+        "quorate": c.deciding, "votes": votes.present, "expected": votes.expected, "needed": votes.needed,
+        "wait_for_all": rules.wait_for_all, "flags": flags, "exclusive": quorum.exclusive(c.config), "voters": voters,
+        "missing": [n for n in voters if all(m.nodeid != n for m in c.members)],
+        "tie_breaker": quorum.tie_breaker(c.config, voters), "ballot": {"add": list(state.ballot.add), "drop": list(state.ballot.drop)},
     }
 
 

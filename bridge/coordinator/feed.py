@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from bridge.coordinator import persist
+from bridge.coordinator import ballot, orders, persist
 from bridge.coordinator.api import (
     Effect,
     Fenced,
     FinishGroup,
+    Freeze,
     InstallView,
     LaunchFence,
     LeaveDone,
@@ -26,7 +27,22 @@ from bridge.coordinator.api import (
     StopGroup,
     Submit,
 )
-from bridge.coordinator.messages import Ack, Body, FenceResult, FenceRetry, Join, Leave, NodeLeave, Overdue, encode, split
+from bridge.coordinator.clocks import MS, Clocks
+from bridge.coordinator.messages import (
+    Ack,
+    Body,
+    FenceResult,
+    FenceRetry,
+    Join,
+    Leave,
+    MaintenanceOff,
+    MaintenanceOn,
+    NodeLeave,
+    Thawed,
+    VoteAgree,
+    encode,
+    split,
+)
 from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, MEMBER, RETRY, GroupRec, Obligation, State, canonical
 from membership.api import Order, Processor
 from vcs.config.model import ClusterConfig
@@ -34,10 +50,7 @@ from vcs.model import Group, GroupState, Member, Phase, RingId, event_id, event_
 
 LOCAL_COUNTER: Final = 1 << 18
 "Counters of stops that a node orders for itself alone start here, apart from those of decided events of the same ring."
-STOP_LIMIT_NS: Final = 30_000_000_000
-"How long a consumer may take to stop, from the delivery of the event (SAFETY S22)."
-START_LIMIT_NS: Final = 60_000_000_000
-"How long a consumer may take to recover."
+ESHUTDOWN: Final = 108
 ETIMEDOUT: Final = 110
 
 
@@ -65,12 +78,24 @@ class Feeder:
     launched: set[tuple[int, int, int]] = field(default_factory=set)
     results: dict[tuple[int, int], FenceResult] = field(default_factory=dict)
     retry_at: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    since: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    clocks: Clocks = field(init=False)
+    freezes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Serial of a maintenance whose order was delivered here -> (when it is over, until when the own lease may be frozen). The latter
+    counts from the last evidence of quorum, so it is never beyond what any other node counts."""
+    frozen: int = 0
+    "Serial that the own kernel was told of last."
+    newcomers: bool = False
+    "Somebody has just learned the state from others, and with it no time."
+    commands: dict[Body, list[int]] = field(default_factory=dict)
+    "Wishes of administrators that are not ordered yet, with their tickets."
     expelled: set[str] = field(default_factory=set)
     local_stops: int = 0
     leave_wanted: bool = False
     gone: bool = False
     "LeaveDone was given."
+
+    def __post_init__(self) -> None:
+        self.clocks = Clocks(self.config, self.local.nodeid)
 
     # --- what others call -------------------------------------------------------------------------------------------------
     def new_ring(self) -> None:
@@ -111,6 +136,8 @@ class Feeder:
         if self.gone:
             return
         self._persist(state)
+        if ballot.running(state) and self.local.nodeid not in state.ballot.agreed:
+            self.say(VoteAgree(state.ballot.serial))  # behind the Persist of this configuration, on purpose
         sound = state.nodes[self.local.nodeid].status == MEMBER
         if sound:
             self._install(ring, True, {n: b for n, b in boots.items() if state.admitted(n)})
@@ -118,10 +145,12 @@ class Feeder:
             self._install(ring, False, boots)
         self._marks(state)
         self._fences(state, now_ns)
+        self._maintain(state, now_ns)
         if sound:
             for name in sorted(self._switch().keys() | state.groups.keys()):
-                self._group(state.groups.get(name), name, ring)
-            self._overdue(state, now_ns)
+                self._group(state, state.groups.get(name), name, ring)
+            for body in self.clocks.due(state, self._switch(), now_ns):
+                self.say(body)
         else:
             self.alone(ring, dict(boots), stop_all=True)
         self._leave(state)
@@ -176,11 +205,52 @@ class Feeder:
                 self.say(FenceRetry(*key))
 
     def _backoff_ns(self, attempt: int) -> int:
+        if not attempt:
+            return self.config.quorum.fence_delay_ms * MS  # the slower one of two nodes (SAFETY S12)
         fencing = self.config.fencing
         return min(fencing.retry_ms << min(attempt - 1, 16), fencing.retry_max_ms) * 1_000_000
 
+    # --- maintenance ------------------------------------------------------------------------------------------------------
+    def maintained(self, serial: int, for_ms: int, now_ns: int, evidence_ns: int) -> None:
+        """A maintenance was ordered, here and now."""
+        self.freezes[serial] = (now_ns + for_ms * MS, evidence_ns + for_ms * MS)
+
+    def _maintain(self, state: State, now_ns: int) -> None:
+        """SAFETY S24: who did not hear the order itself (a newcomer) freezes nothing of its own until it is renewed."""
+        held = state.maintenance
+        node = state.nodes[self.local.nodeid]
+        self.freezes = {serial: t for serial, t in self.freezes.items() if held is not None and serial == held.serial}
+        if held is not None and held.serial in self.freezes:
+            over, until = self.freezes[held.serial]
+            left_ms = (over - now_ns) // MS
+            if self.newcomers and left_ms > 0:
+                self.say(MaintenanceOn(left_ms, held.reason, held.serial))
+            if now_ns >= over:
+                self.say(MaintenanceOff(held.serial))
+            elif self.frozen != held.serial and node.frozen == held.serial:
+                self.frozen = held.serial
+                self.out.append(Freeze(until))
+        elif held is None and node.frozen and node.status == MEMBER:
+            self.frozen = 0
+            self.out.append(Freeze(0))
+            self.say(Thawed(node.frozen))
+        self.newcomers = False
+
+    def left_ms(self, serial: int, now_ns: int) -> int:
+        """How long the maintenance goes on by this clock, in ms; 0 when it is not known here."""
+        return max(0, self.freezes[serial][0] - now_ns) // MS if serial in self.freezes else 0
+
+    # --- commands ---------------------------------------------------------------------------------------------------------
+    def ask(self, ticket: int, body: Body) -> None:
+        self.commands.setdefault(body, []).append(ticket)
+        self.vain.discard(body)
+
+    def answer(self, body: Body, ok: bool, why: str) -> None:
+        for ticket in self.commands.pop(body, ()):
+            self.note("command_done", ticket=ticket, ok=ok, why=why)
+
     # --- groups -------------------------------------------------------------------------------------------------------------
-    def _group(self, group: GroupRec | None, name: str, ring: RingId) -> None:
+    def _group(self, state: State, group: GroupRec | None, name: str, ring: RingId) -> None:
         """One group: what the switch must be told, and what the others must be told."""
         me = self.local.nodeid
         held = self._switch().get(name)
@@ -191,6 +261,8 @@ class Feeder:
             return
         if name in self.expelled:
             self._left(name, ETIMEDOUT)
+        elif state.shutdown and not mine and held.state is GroupState.JOINING:
+            self._left(name, ESHUTDOWN)
         elif group is None or not mine:
             if held.state == GroupState.LEAVING:
                 self._let_go(held, ring)
@@ -240,29 +312,11 @@ class Feeder:
             self.out.append(LeftGroup(name, error))
             self.note("group_left", group=name, error=error)
 
-    def _overdue(self, state: State, now_ns: int) -> None:
-        """Measure, by this node's clock, how long an ordered phase has been waiting; the lowest member gives the verdict."""
-        waiting: dict[tuple[str, int, int], set[int]] = {}
-        for group in state.groups.values():
-            if group.phase == Phase.STOP:
-                waiting[group.name, group.event, group.phase] = set(group.stoppers) - group.stop_acks
-            elif group.phase == Phase.START:
-                waiting[group.name, group.event, group.phase] = set(group.members) - group.start_acks
-        self.since = {key: self.since.get(key, now_ns) for key, nodes in waiting.items() if nodes}
-        if min((n for n in state.ring_members if state.admitted(n)), default=0) != self.local.nodeid:
-            return
-        for (name, event, phase), since in sorted(self.since.items()):
-            if now_ns >= since + self._limit_ns(phase):
-                for nodeid in sorted(waiting[name, event, phase]):
-                    self.say(Overdue(name, event, phase, nodeid))
-
-    @staticmethod
-    def _limit_ns(phase: int) -> int:
-        return STOP_LIMIT_NS if phase == Phase.STOP else START_LIMIT_NS
-
     # --- leaving, and components that may not decide ---------------------------------------------------------------------------
     def _leave(self, state: State) -> None:
         node = state.nodes[self.local.nodeid]
+        if state.shutdown and (node.status != MEMBER or orders.turn(state) == self.local.nodeid):
+            self.leave_wanted = True
         if node.status == LEFT and (node.boot, node.engine) == (self.local.boot, self.local.engine):
             self.leave_done()
         elif self.leave_wanted and node.status == FAILED and not self._switch():
@@ -304,9 +358,10 @@ class Feeder:
         self.out.append(StopGroup(held.name, event))
         self.note("group_stop", group=held.name, event=event_text(event), id=event, alone=True)
 
-    def inquorate(self, ring: RingId, boots: Mapping[int, int]) -> None:
+    def inquorate(self, state: State, ring: RingId, boots: Mapping[int, int]) -> None:
         if self.gone:
             return
+        self.leave_wanted = self.leave_wanted or bool(state.shutdown)  # whoever is left of a shutdown needs nobody (SAFETY S21)
         self._install(ring, False, boots)
         self.alone(ring, boots)
         if self.leave_wanted and not self._switch():
@@ -315,5 +370,6 @@ class Feeder:
     def wake(self, now_ns: int) -> int | None:
         """When this node must be looked at again without any event: the earliest back-off or limit, or None."""
         times = [t for k, t in self.retry_at.items() if FenceRetry(*k) not in self.said]
-        times += [s + self._limit_ns(k[2]) for k, s in self.since.items()]
+        times += [over for over, _ in self.freezes.values()]
+        times += self.clocks.wake(now_ns)
         return min((t for t in times if t > now_ns), default=None)

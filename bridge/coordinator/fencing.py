@@ -3,6 +3,7 @@
 
 An obligation ends by an ordered successful result, by an administrator's word, or because the node is back with a *new* boot
 incarnation, authenticated by the engine (SAFETY S1). It is launched in the same step that creates it: fencing does not wait for stops.
+Only the slower one of two nodes waits first (``two_node``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def owe(state: State, obligation: Obligation, notes: list[Notice], why: str) -> 
     else:
         held.groups.update(obligation.groups)
         held.everything = held.everything or obligation.everything
+        held.frozen, held.frozen_ms = max((held.frozen, held.frozen_ms), (obligation.frozen, obligation.frozen_ms))
     notes.append(Notice("obligation", {
         "nodeid": obligation.nodeid, "incarnation": obligation.boot, "why": why,
         "groups": sorted(state.obligations[obligation.key].groups), "everything": obligation.everything,
@@ -42,7 +44,7 @@ def owe(state: State, obligation: Obligation, notes: list[Notice], why: str) -> 
 def fail_node(state: State, nodeid: int, notes: list[Notice], why: str, extra: dict[str, int] | None = None) -> None:
     """The known incarnation of ``nodeid`` has failed. ``extra`` are groups that its kernel reports beside the ones we know of."""
     node = state.nodes[nodeid]
-    obligation = Obligation(nodeid, node.boot, dict(extra or {}))
+    obligation = Obligation(nodeid, node.boot, dict(extra or {}), frozen=node.frozen, frozen_ms=node.frozen_ms)
     groups.fail(state, nodeid, node.boot, obligation)
     node.status = FAILED
     notes.append(Notice("node_failed", {"nodeid": nodeid, "incarnation": node.boot, "why": why}))
@@ -55,6 +57,9 @@ def discharge(state: State, key: tuple[int, int], how: str, notes: list[Notice],
     if state.obligations.pop(key, None) is None:
         return
     if mark:
+        node = state.nodes.get(key[0])
+        if node is not None and key[1] in (0, node.boot):
+            node.dead = True
         state.discharged = [*state.discharged, (key[0], key[1], how)][-DISCHARGED_MAX:]
     notes.append(Notice("fence_result", {"nodeid": key[0], "incarnation": key[1], "ok": True, "how": how}))
 
@@ -88,7 +93,7 @@ def _launched(obligation: Obligation, notes: list[Notice]) -> None:
 def retry(state: State, sender: int, key: tuple[int, int], attempt: int, notes: list[Notice]) -> bool:
     """The next fencer's back-off is over: launch."""
     held = state.obligations.get(key)
-    if held is None or held.phase != RETRY or held.fencer != sender or held.attempt != attempt:
+    if held is None or held.phase != RETRY or held.fencer != sender or held.attempt != attempt or state.maintenance is not None:
         return False
     _launched(held, notes)
     return True
@@ -102,6 +107,10 @@ def off(state: State, nodeid: int, notes: list[Notice]) -> bool:
     keys = [k for k in state.obligations if k[0] == nodeid]
     for key in keys:
         discharge(state, key, "acknowledged by an administrator", notes)
+    node = state.nodes.get(nodeid)
+    if not keys and node is not None and node.status == FAILED and not node.dead:
+        node.dead = True  # nobody waits for it, but its vote may go now
+        return True
     return bool(keys)
 
 
@@ -118,11 +127,12 @@ def decide(state: State, notes: list[Notice]) -> None:
         able = candidates(state, obligation.nodeid)
         if obligation.phase != PENDING and not _still(obligation, able, state.nodes):
             obligation.phase, obligation.fencer, obligation.fencer_engine = PENDING, 0, 0
-        if obligation.phase != PENDING or not able:
+        if obligation.phase != PENDING or not able or state.maintenance is not None:
             continue
         obligation.fencer = able[obligation.attempt % len(able)]
         obligation.fencer_engine = state.nodes[obligation.fencer].engine
-        obligation.phase = RETRY if obligation.attempt else LAUNCHED
+        later = obligation.attempt or (obligation.fencer == state.slow_fencer and not obligation.launched)
+        obligation.phase = RETRY if later else LAUNCHED
         if obligation.phase == LAUNCHED:
             _launched(obligation, notes)
 

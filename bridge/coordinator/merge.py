@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bridge.coordinator import groups, persist, quorum
+from bridge.coordinator import ballot, groups, persist, quorum
 from bridge.coordinator.api import Notice
 from bridge.coordinator.fencing import discharge, fail_node, owe
 from bridge.coordinator.messages import Exchange
@@ -80,6 +80,7 @@ def cold_state(config: ClusterConfig, present: Presents) -> State:
         state.primary, state.version = newest.primary, newest.version
         state.nodes = {n: r.copy() for n, r in newest.nodes.items()}
         state.obligations = {o.key: o.copy() for o in newest.obligations}
+        state.ballot.extra = newest.extra
     for node in config.nodes:
         state.nodes.setdefault(node.id, Node())
     return state
@@ -99,7 +100,7 @@ def cold_votes(config: ClusterConfig, state: State, present: Presents) -> quorum
     """Votes at a cold start without wait-for-all. Who left by its own record has no vote, unless it was the very last."""
     if any(r.primary == state.primary and r.everybody_left() for r in records(present)):
         return quorum.Votes(0, 0)
-    return quorum.count(config, state.nodes, present)
+    return quorum.count(config, state.nodes, present, state.ballot)
 
 
 def dangerous(said: Exchange) -> dict[str, int]:
@@ -142,12 +143,31 @@ def transition(
     state.feature = min(p.said.feature for p in present.values())
     state.ring_members = tuple(sorted(present))
     state.version += 1
+    _count(state, config, notes)
+
+
+def _count(state: State, config: ClusterConfig, notes: list[Notice]) -> None:
+    """What follows from the rules of quorum in a new primary configuration."""
+    for node in config.nodes:
+        state.nodes[node.id].votes = node.votes
+    ballot.open_ring(state)
+    state.slow_fencer = 0
+    if quorum.exclusive(config):
+        return
+    # Both of two may be quorate: nothing starts before the other one is known to be dead, and they do not fence each other at once.
+    state.slow_fencer = config.quorum.fence_delay_node or max(n.id for n in config.nodes)
+    for nodeid, record in sorted(state.nodes.items()):
+        if record.status == FAILED and not record.dead and nodeid not in state.ring_members:
+            held = state.obligations.get((nodeid, record.boot))
+            if held is None or not held.everything:
+                doubt = Obligation(nodeid, record.boot, everything=True, frozen=record.frozen, frozen_ms=record.frozen_ms)
+                owe(state, doubt, notes, "of two nodes only one may go on (two_node)")
 
 
 def _left(state: State, nodeid: int, node: Node, notes: list[Notice]) -> None:
     for group in state.groups.values():
         groups.drop(group, nodeid)
-    node.status = LEFT
+    node.status, node.voter = LEFT, False
     notes.append(Notice("node_left", {"nodeid": nodeid, "incarnation": node.boot}))
 
 
@@ -156,10 +176,11 @@ def _miss_cold(state: State, nodeid: int, node: Node, forgotten: bool, acked: bo
     if acked:
         for key in [k for k in state.obligations if k[0] == nodeid]:
             discharge(state, key, "acknowledged by an administrator", notes)
-        node.status = FAILED if node.status != LEFT else LEFT
+        if node.status != LEFT:
+            node.status, node.dead = FAILED, True
         return
     if node.status == LEAVING:
-        node.status = LEFT
+        node.status, node.voter = LEFT, False
     if node.status == MEMBER or (forgotten and node.status == UNSEEN):
         was = "was a member of the last primary view" if node.status == MEMBER else "has not been seen since the cold start"
         node.status = FAILED
@@ -187,7 +208,7 @@ def _meet(state: State, nodeid: int, node: Node, member: Present, cold: bool, no
         _refuse(state, nodeid, node, who, threat, notes)
     else:
         _admit(state, nodeid, node, who, obligation, notes)
-    node.boot, node.engine, node.can_fence = who.boot, who.engine, said.can_fence
+    node.boot, node.engine, node.can_fence, node.dead = who.boot, who.engine, said.can_fence, False
 
 
 def _settle_old(state: State, nodeid: int, node: Node, member: Present, notes: list[Notice]) -> None:
@@ -197,6 +218,7 @@ def _settle_old(state: State, nodeid: int, node: Node, member: Present, notes: l
         if node.status in (MEMBER, LEAVING):
             fail_node(state, nodeid, notes, "is back with a new boot incarnation")
         node.status = UNSEEN
+        node.frozen = node.frozen_ms = 0
     for key in [k for k in state.obligations if k[0] == nodeid and k[1] != boot]:
         if key[1] == 0 and dangerous(member.said):
             held = state.obligations.pop(key)
@@ -251,7 +273,7 @@ def _refuse(
         fail_node(state, nodeid, notes, why, threat)
     node.boot, node.status = who.boot, FAILED
     if (nodeid, who.boot) not in state.obligations:
-        owe(state, Obligation(nodeid, who.boot, dict(threat)), notes, why)
+        owe(state, Obligation(nodeid, who.boot, dict(threat), frozen=node.frozen, frozen_ms=node.frozen_ms), notes, why)
     else:
         state.obligations[nodeid, who.boot].groups.update(
             {n: j for n, j in threat.items() if n not in state.obligations[nodeid, who.boot].groups})

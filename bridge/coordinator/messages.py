@@ -17,7 +17,7 @@ from vcs.model import RingId
 
 PROTOCOL: Final = 1
 "A different protocol cannot be understood at all."
-FEATURE: Final = 1
+FEATURE: Final = 2
 "How messages are applied; the lowest of all members is in force, switched by the ordered merge."
 PARTS_MAX: Final = 4096
 TEXT_MAX: Final = 4 << 20
@@ -126,10 +126,72 @@ class Overdue:
     nodeid: int
 
 
-Body = Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceRetry | NodeOff | Overdue
+@dataclass(frozen=True, slots=True)
+class VoteAgree:
+    """The sender's disk holds the primary configuration of proposal ``serial`` (ballot.py)."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteDrop:
+    """The sender's clock says that the incarnation has been missing for the window of last_man_standing."""
+
+    nodeid: int
+    boot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """An administrator wants so many votes to be expected."""
+
+    votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceOn:
+    """Fencing and resets are frozen for so long from the delivery."""
+
+    for_ms: int
+    reason: str
+    renews: int = 0
+    "Serial of the one that goes on for newcomers; 0: a new one."
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceOff:
+    serial: int
+    "Of the maintenance whose time is over by the sender's clock; 0: an administrator ends it, whichever it is."
+
+
+@dataclass(frozen=True, slots=True)
+class Thawed:
+    """The sender's kernel has been told that the maintenance is over: its lease resets again."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """Everybody leaves in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphaned:
+    """A persistent group of the sender has had no owner for the limit (SAFETY S22)."""
+
+    name: str
+
+
+Body = (
+    Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop | Expect
+    | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned
+)
 _TYPES: Final[dict[str, type[Any]]] = {
     "exchange": Exchange, "snapshot": Snapshot, "join": Join, "leave": Leave, "ack": Ack, "node_leave": NodeLeave,
     "fence_result": FenceResult, "fence_retry": FenceRetry, "node_off": NodeOff, "overdue": Overdue,
+    "vote_agree": VoteAgree, "vote_drop": VoteDrop, "expect": Expect,
+    "maintenance_on": MaintenanceOn, "maintenance_off": MaintenanceOff, "thawed": Thawed, "shut_down": ShutDown, "orphaned": Orphaned,
 }
 _NAMES: Final = {cls: name for name, cls in _TYPES.items()}
 

@@ -36,6 +36,8 @@ class Record:
     "The writer left cleanly, by an ordered message of the primary configuration ``primary``."
     nodes: dict[int, Node] = field(default_factory=dict)
     obligations: list[Obligation] = field(default_factory=list)
+    extra: int = -1
+    "Expected votes that no node holds (state.py, Ballot)."
 
     def everybody_left(self) -> bool:
         """The writer was the last one: nobody can have been primary after it."""
@@ -50,6 +52,7 @@ def durable(state: State, local: int) -> dict[str, Any]:
         "left": node is not None and node.status == LEFT,
         "nodes": [[n, *node_to_json(r)] for n, r in sorted(state.nodes.items())],
         "obligations": [obligation_to_json(o) for _, o in sorted(state.obligations.items())],
+        "extra": state.ballot.extra,
     }
 
 
@@ -65,6 +68,7 @@ def parse(value: Any) -> Record:
         return Record(
             RingId(int(value["primary"][0]), int(value["primary"][1])), int(value["version"]), bool(value["left"]),
             {int(r[0]): node_from_json(r[1:]) for r in value["nodes"]}, [obligation_from_json(o) for o in value["obligations"]],
+            int(value.get("extra", -1)),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RemoteError(f"not a record: {error!r}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final
 
 from vcs.errors import RemoteError
@@ -38,9 +38,46 @@ class Node:
     boot: int = 0
     engine: int = 0
     can_fence: bool = False
+    votes: int = 1
+    "What the configuration gives it."
+    voter: bool = True
+    "Counts among the expected votes. Withdrawn by a clean leave or by the ballot (ballot.py), given back by the ballot alone."
+    dead: bool = False
+    "This boot incarnation is known to be dead: fenced, declared off, or replaced by a new one."
+    frozen: int = 0
+    "Serial of the maintenance under which its lease may still reset nothing; 0: it resets."
+    frozen_ms: int = 0
 
     def copy(self) -> Node:
-        return Node(self.status, self.boot, self.engine, self.can_fence)
+        return Node(self.status, self.boot, self.engine, self.can_fence, self.votes, self.voter, self.dead, self.frozen, self.frozen_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """Fencing and resets are frozen (SAFETY S24). It ends by everybody's own clock, whichever is first."""
+
+    serial: int
+    for_ms: int
+    reason: str
+    by: int
+    "Nodeid of who was asked for it."
+
+
+@dataclass(slots=True)
+class Ballot:
+    """Who is going to have a vote, and what else the count of expected votes knows (ballot.py)."""
+
+    extra: int = -1
+    "Expected votes that no node holds, as ordered at run time; -1: what the configuration says."
+    serial: int = 0
+    "Number of the newest proposal."
+    add: tuple[int, ...] = ()
+    drop: tuple[int, ...] = ()
+    agreed: set[int] = field(default_factory=set)
+    "Members whose disk holds the configuration in which this was proposed."
+
+    def copy(self) -> Ballot:
+        return Ballot(self.extra, self.serial, self.add, self.drop, set(self.agreed))
 
 
 PENDING: Final = "pending"
@@ -69,6 +106,9 @@ class Obligation:
     "A call was launched at least once: the node can no longer be readmitted (SAFETY S7)."
     detail: str = ""
     "What the last failed call said."
+    frozen: int = 0
+    "The node failed under this maintenance, so for ``frozen_ms`` from then on its lease proves nothing."
+    frozen_ms: int = 0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -79,7 +119,7 @@ class Obligation:
 
     def copy(self) -> Obligation:
         return Obligation(self.nodeid, self.boot, dict(self.groups), self.everything, self.phase, self.attempt, self.fencer,
-                          self.fencer_engine, self.launched, self.detail)
+                          self.fencer_engine, self.launched, self.detail, self.frozen, self.frozen_ms)
 
 
 @dataclass(slots=True)
@@ -140,11 +180,20 @@ class State:
     obligations: dict[tuple[int, int], Obligation] = field(default_factory=dict)
     discharged: list[tuple[int, int, str]] = field(default_factory=list)
     rejected: int = 0
+    ballot: Ballot = field(default_factory=Ballot)
+    slow_fencer: int = 0
+    "With two nodes: who waits before it fences, so that the two do not kill each other (SAFETY S12); 0: nobody."
+    maintenance: Maintenance | None = None
+    serial: int = 0
+    "Of the newest maintenance."
+    shutdown: int = 0
+    "Nodeid of who asked for an ordered shutdown of the cluster; 0: nobody."
 
     def copy(self) -> State:
         return State(self.primary, self.version, self.counter, self.feature, self.ring_members,
                      {n: r.copy() for n, r in self.nodes.items()}, {k: g.copy() for k, g in self.groups.items()},
-                     {k: o.copy() for k, o in self.obligations.items()}, list(self.discharged), self.rejected)
+                     {k: o.copy() for k, o in self.obligations.items()}, list(self.discharged), self.rejected,
+                     self.ballot.copy(), self.slow_fencer, self.maintenance, self.serial, self.shutdown)
 
     def next_event(self) -> int:
         """A fresh event id. Only a decision in the regular configuration ``primary`` may ask for one."""
@@ -181,21 +230,32 @@ def _boots(rows: list[list[int]]) -> dict[int, int]:
 
 
 def node_to_json(node: Node) -> list[Any]:
-    return [node.status, node.boot, node.engine, node.can_fence]
+    return [node.status, node.boot, node.engine, node.can_fence, node.votes, node.voter, node.dead,
+            node.frozen, node.frozen_ms]
 
 
 def node_from_json(row: list[Any]) -> Node:
-    return Node(str(row[0]), int(row[1]), int(row[2]), bool(row[3]))
+    """Of this version, or of one that knew less: it wrote a shorter row."""
+    votes, voter, dead, frozen, frozen_ms = row[4:9] if len(row) > 8 else (1, row[0] != LEFT, False, 0, 0)
+    return Node(str(row[0]), int(row[1]), int(row[2]), bool(row[3]), int(votes), bool(voter), bool(dead), int(frozen), int(frozen_ms))
+
+
+def ballot_to_json(ballot: Ballot) -> list[Any]:
+    return [ballot.extra, ballot.serial, list(ballot.add), list(ballot.drop), sorted(ballot.agreed)]
+
+
+def ballot_from_json(row: Any) -> Ballot:
+    return Ballot(int(row[0]), int(row[1]), tuple(map(int, row[2])), tuple(map(int, row[3])), set(map(int, row[4])))
 
 
 def obligation_to_json(o: Obligation) -> list[Any]:
     return [o.nodeid, o.boot, dict(sorted(o.groups.items())), o.everything, o.phase, o.attempt, o.fencer, o.fencer_engine,
-            o.launched, o.detail]
+            o.launched, o.detail, o.frozen, o.frozen_ms]
 
 
 def obligation_from_json(row: list[Any]) -> Obligation:
     return Obligation(int(row[0]), int(row[1]), {str(k): int(v) for k, v in row[2].items()}, bool(row[3]), str(row[4]), int(row[5]),
-                      int(row[6]), int(row[7]), bool(row[8]), str(row[9]))
+                      int(row[6]), int(row[7]), bool(row[8]), str(row[9]), *map(int, row[10:12]))
 
 
 def _group_to_json(g: GroupRec) -> dict[str, Any]:
@@ -216,6 +276,10 @@ def _group_from_json(v: dict[str, Any]) -> GroupRec:
     )
 
 
+def _maintenance(row: Any) -> Maintenance | None:
+    return Maintenance(int(row[0]), int(row[1]), str(row[2]), int(row[3])) if row else None
+
+
 def to_json(state: State) -> dict[str, Any]:
     """The state as JSON-able values; :func:`from_json` is its inverse."""
     return {
@@ -225,6 +289,8 @@ def to_json(state: State) -> dict[str, Any]:
         "groups": [_group_to_json(g) for _, g in sorted(state.groups.items())],
         "obligations": [obligation_to_json(o) for _, o in sorted(state.obligations.items())],
         "discharged": [list(d) for d in state.discharged], "rejected": state.rejected,
+        "ballot": ballot_to_json(state.ballot), "slow_fencer": state.slow_fencer,
+        "maintenance": astuple(state.maintenance) if state.maintenance else None, "serial": state.serial, "shutdown": state.shutdown,
     }
 
 
@@ -238,6 +304,8 @@ def from_json(value: Any) -> State:
             {str(g["name"]): _group_from_json(g) for g in value["groups"]},
             {o.key: o for o in map(obligation_from_json, value["obligations"])},
             [(int(n), int(b), str(h)) for n, b, h in value["discharged"]], int(value["rejected"]),
+            ballot_from_json(value["ballot"]) if "ballot" in value else Ballot(), int(value.get("slow_fencer", 0)),
+            _maintenance(value.get("maintenance")), int(value.get("serial", 0)), int(value.get("shutdown", 0)),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RemoteError(f"not a state: {error!r}") from error

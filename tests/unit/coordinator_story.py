@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from bridge.coordinator import Coordinator
 from bridge.coordinator import api as co
+from bridge.coordinator.messages import Body
 from membership.api import Configuration, Kind, Message, Processor
 from tests.fakes.switch import FakeSwitch
 from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConfig, QuorumConfig
@@ -21,10 +22,12 @@ H = "h"
 FENCED = GroupFlags.NEEDS_FENCE | GroupFlags.PERSISTENT
 
 
-def config(count: int = 3, wait_for_all: bool = True, agent: str = "agent") -> ClusterConfig:
+def config(
+    count: int = 3, wait_for_all: bool = True, agent: str = "agent", quorum: QuorumConfig | None = None
+) -> ClusterConfig:
     return ClusterConfig(
         "story", tuple(NodeConfig(n, f"n{n}", (f"10.0.0.{n}",)) for n in range(1, count + 1)),
-        quorum=QuorumConfig(wait_for_all=wait_for_all), fencing=FencingConfig(agent=agent), lease=LeaseConfig(0),
+        quorum=quorum or QuorumConfig(wait_for_all=wait_for_all), fencing=FencingConfig(agent=agent), lease=LeaseConfig(0),
     )
 
 
@@ -42,6 +45,8 @@ class Teller:
     consumers: dict[str, int] = field(default_factory=dict)
     hold: set[tuple[str, Phase]] = field(default_factory=set)
     fences: list[tuple[int, int]] = field(default_factory=list)
+    frozen_ns: int = 0
+    left: bool = False
 
     def group(self, name: str) -> Group | None:
         return next((g for g in self.switch.groups(H) if g.name == name), None)
@@ -54,8 +59,10 @@ class Teller:
 
 
 class Story:
-    def __init__(self, count: int = 3, wait_for_all: bool = True, agent: str = "agent") -> None:
-        self.config = config(count, wait_for_all, agent)
+    def __init__(
+        self, count: int = 3, wait_for_all: bool = True, agent: str = "agent", quorum: QuorumConfig | None = None
+    ) -> None:
+        self.config = config(count, wait_for_all, agent, quorum)
         self.nodes: dict[int, Teller] = {}
         self.records: dict[int, bytes | None] = {}
         self.boots: dict[int, int] = {}
@@ -176,6 +183,10 @@ class Story:
                     t.switch.group_left(H, t.session, e.name, e.error)
                 case co.LaunchFence():
                     t.fences.append((e.nodeid, e.incarnation))
+                case co.LeaveDone():
+                    t.left = True
+                case co.Freeze():
+                    t.frozen_ns = e.until_ns
                 case co.Fenced():
                     t.switch.fenced(H, t.session, e.nodeid, e.incarnation, 0)
 
@@ -211,6 +222,19 @@ class Story:
     def fence_done(self, by: int, nodeid: int, incarnation: int, ok: bool = True) -> None:
         self.tell(by, co.FenceDone(nodeid, incarnation, ok, "done" if ok else "no answer"))
         self.settle()
+
+    def later(self, seconds: float) -> None:
+        """The clock goes on, and everybody looks at it."""
+        self.now += int(seconds * 1e9)
+        for n in sorted(self.nodes):
+            self.tell(n, co.Tick())
+        self.settle()
+
+    def command(self, nodeid: int, body: Body) -> dict[str, object]:
+        """What an administrator wants, and the answer."""
+        self.tell(nodeid, co.Command(77, body))
+        self.settle()
+        return self.nodes[nodeid].notices("command_done")[-1]
 
     def running(self, name: str) -> dict[int, tuple[int, ...]]:
         """Node -> members of the finished event that its switch runs on; a lost group does not run."""

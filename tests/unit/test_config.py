@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vcs.config import keyfile, schema
 from vcs.config.lines import key_lines
 from vcs.config.load import load, loads
-from vcs.config.model import ClusterConfig, NodeConfig, TotemConfig
+from vcs.config.model import ClusterConfig, GroupsConfig, NodeConfig, TotemConfig
 from vcs.errors import ConfigError, VcsError
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,10 @@ def test_every_key_arrives_where_it_belongs() -> None:
         [quorum]
         wait_for_all = false
         expected_votes = 3
+        auto_tie_breaker = true
+        auto_tie_breaker_node = "4294967295"
+        [groups]
+        start_limit_ms = 90000
         [fencing]
         agent = "/usr/sbin/fence_x"
         timeout_ms = 1000
@@ -79,7 +83,8 @@ def test_every_key_arrives_where_it_belongs() -> None:
     )
     assert (got.name, got.key_file, got.engine) == ("a-b.c_1", "k", "static")
     assert got.totem == TotemConfig(port=1, token_ms=1000)
-    assert (got.quorum.wait_for_all, got.expected_votes) == (False, 3)
+    assert (got.quorum.wait_for_all, got.expected_votes, got.quorum.auto_tie_breaker_node) == (False, 3, "4294967295")
+    assert got.groups == GroupsConfig(start_limit_ms=90000)
     assert (got.fencing.agent, got.fencing.timeout_ms, got.fencing.options) == ("/usr/sbin/fence_x", 1000, {"ip": "h"})
     assert (got.lease.lease_ms, got.dlm.port, got.dlm.protocol) == (7000, 2, "sctp")
 
@@ -196,10 +201,32 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         ["8: lease.lease_ms: 4999 is less than five re-formations (token_ms + consensus_ms = 1000), so one lost token could end in a "
          "reset; set lease_ms to at least 5000"],
     ),
-    "two nodes, both halves quorate": (
-        GOOD + "[quorum]\ntwo_node = true\n",
-        ["8: quorum.two_node: refused: it makes both halves of a split quorate, and then no lease proves that the other half has "
-         "stopped; add a third node (a small one without the disk will do), or give one node two votes"],
+    "two_node that cannot be": (
+        GOOD + "[quorum]\ntwo_node = true\nwait_for_all = false\nexpected_votes = 1\nlast_man_standing = true\n"
+        "fence_delay_node = 2\n[fencing]\nagent = 'x'\n",
+        [
+            "8: quorum.two_node: is for two nodes with one vote each; remove it: more nodes, or uneven votes, need no exception",
+            "9: quorum.wait_for_all: is implied by two_node: a node that boots alone would fence the one that runs; remove the line",
+            "10: quorum.expected_votes: does not fit two_node, which expects 2; leave it out",
+            "11: quorum.last_man_standing: has nothing to do with two_node set: one of two is quorate anyway; keep one of the two",
+            "12: quorum.fence_delay_node: there is no node 2; write the id of one of the two nodes, or leave it out",
+        ],
+    ),
+    "the last man of a cold start": (
+        GOOD + "[quorum]\nwait_for_all = false\nlast_man_standing = true\n",
+        ["8: quorum.wait_for_all: last_man_standing needs it: nodes whose vote was withdrawn while they were down do not know it, and could "
+         "start a second cluster; remove the line"],
+    ),
+    "who breaks the tie": (
+        GOOD + '[quorum]\nauto_tie_breaker_node = "1 7"\n',
+        [
+            "8: quorum.auto_tie_breaker_node: says nothing without auto_tie_breaker; set auto_tie_breaker = true, or remove the line",
+            "8: quorum.auto_tie_breaker_node: there is no node 7; known are 1",
+        ],
+    ),
+    "no tie-breaker at all": (
+        GOOD + '[quorum]\nauto_tie_breaker = true\nauto_tie_breaker_node = "middle"\n',
+        ["9: quorum.auto_tie_breaker_node: 'middle' cannot be used; use lowest, highest, or node ids with a space between them"],
     ),
     "fewer votes expected than there are": (
         GOOD + "votes = 4\n[quorum]\nexpected_votes = 3\n",
@@ -234,6 +261,18 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         ],
     ),
 }
+
+
+TWO = GOOD + '[[node]]\nid = 2\nname = "b"\naddress = "192.0.2.2"\n[quorum]\ntwo_node = true\n'
+
+
+def test_two_nodes_need_a_fence_that_decides_or_a_tie_breaker() -> None:
+    """SAFETY S12: with both halves quorate nobody's lease runs out, so nothing may count on it."""
+    (problem,) = problems(TWO)
+    assert problem == ("12: quorum.two_node: needs a fence that decides which half goes on, and there is none; name a fence agent, or set "
+                       "auto_tie_breaker = true, with which one of the two nodes alone goes on")
+    assert config(TWO + '[fencing]\nagent = "fence_x"\n').quorum.two_node
+    assert config(TWO + "auto_tie_breaker = true\n").quorum.auto_tie_breaker
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.coordinator import messages as m
 from bridge.coordinator import persist
-from bridge.coordinator.state import GroupRec, Node, Obligation, State, canonical, from_json, to_json
+from bridge.coordinator.state import Ballot, GroupRec, Maintenance, Node, Obligation, State, canonical, from_json, to_json
 from vcs.errors import RemoteError
 from vcs.model import RingId
 
@@ -25,7 +25,9 @@ bodies = st.one_of(
     st.builds(m.Snapshot, rings, st.just({"x": [1, "two"]})),
     st.builds(m.Join, names, u64, u64), st.builds(m.Leave, names, st.booleans()), st.builds(m.Ack, names, u64, u64),
     st.builds(m.NodeLeave), st.builds(m.FenceResult, u64, u64, u64, st.booleans(), names), st.builds(m.FenceRetry, u64, u64, u64),
-    st.builds(m.NodeOff, u64), st.builds(m.Overdue, names, u64, u64, u64),
+    st.builds(m.NodeOff, u64), st.builds(m.Overdue, names, u64, u64, u64), st.builds(m.VoteAgree, u64), st.builds(m.VoteDrop, u64, u64),
+    st.builds(m.Expect, u64), st.builds(m.MaintenanceOn, u64, names, u64), st.builds(m.MaintenanceOff, u64), st.builds(m.Thawed, u64),
+    st.builds(m.ShutDown), st.builds(m.Orphaned, names),
 )
 
 
@@ -93,8 +95,25 @@ def test_deep_nesting_is_refused() -> None:
 
 def whole_state() -> State:
     group = GroupRec("g", 2, 3, 1 << 20 | 1, 2, {1: (11, 5)}, {1: 11, 2: 22}, {2: 22}, {3: 33}, {1}, {1}, {1: 11}, True, 7, {1: (11, 5)})
-    obligation = Obligation(3, 33, {"g": 5}, False, "retry", 2, 1, 9, True, "no answer")
-    return State(RingId(8, 1), 12, 3, 1, (1, 2), {1: Node("member", 11, 9, True)}, {"g": group}, {(3, 33): obligation}, [(4, 44, "x")], 1)
+    obligation = Obligation(3, 33, {"g": 5}, False, "retry", 2, 1, 9, True, "no answer", 4, 5000)
+    return State(RingId(8, 1), 12, 3, 1, (1, 2), {1: node()}, {"g": group}, {(3, 33): obligation}, [(4, 44, "x")], 1,
+                 Ballot(2, 7, (1,), (3,), {1, 2}), 2, Maintenance(4, 5000, "disks", 1), 4, 1)
+
+
+def node() -> Node:
+    return Node("member", 11, 9, True, 2, False, True, 4, 5000)
+
+
+def test_rows_of_a_version_that_knew_less_are_read() -> None:
+    value = json.loads(canonical(to_json(whole_state())))
+    for key in ("ballot", "slow_fencer", "maintenance", "serial", "shutdown"):
+        del value[key]
+    value["nodes"] = [row[:5] for row in value["nodes"]]
+    value["obligations"] = [row[:10] for row in value["obligations"]]
+    old = from_json(value)
+    assert old.nodes == {1: Node("member", 11, 9, True)}
+    assert old.obligations[3, 33].detail == "no answer"
+    assert (old.ballot, old.maintenance) == (Ballot(), None)
 
 
 def test_the_state_comes_back_and_its_copy_is_its_own() -> None:
@@ -107,6 +126,7 @@ def test_the_state_comes_back_and_its_copy_is_its_own() -> None:
     copy.groups["g"].stop_acks.add(2)
     copy.obligations[3, 33].groups["h"] = 1
     copy.nodes[1].status = "failed"
+    copy.ballot.agreed.add(3)
     assert state == whole_state()
     assert copy.digest() != state.digest()
 
@@ -122,5 +142,6 @@ def test_no_state_and_no_record_are_remote_errors(value: object) -> None:
 def test_the_record_keeps_what_must_survive() -> None:
     record = persist.decode(persist.encode(whole_state(), 1))
     assert (record.primary, record.version, record.left) == (RingId(8, 1), 12, False)
-    assert record.nodes == {1: Node("member", 11, 9, True)}
+    assert record.nodes == {1: node()}
+    assert record.extra == 2
     assert record.obligations == [whole_state().obligations[3, 33]]

@@ -47,6 +47,30 @@ class QuorumConfig:
     "A cold start waits until all nodes were seen together once (SAFETY S6)."
     expected_votes: int = 0
     "0: the sum of the nodes' votes."
+    two_node: bool = False
+    "Of two nodes with a vote each, one is enough: the fence decides which (SAFETY S12). Implies wait_for_all."
+    fence_delay_ms: int = 2000
+    "With two_node: how long one of the two waits before it fences, so that the other wins."
+    fence_delay_node: int = 0
+    "Nodeid of who waits; 0: the one with the higher id."
+    last_man_standing: bool = False
+    "A failed node loses its vote once it is known to be dead, so that few can go on after many have failed one after the other."
+    last_man_standing_window_ms: int = 10000
+    "How long a node must have been missing for that."
+    auto_tie_breaker: bool = False
+    "Exactly half of the votes are enough with the tie-breaker node among them."
+    auto_tie_breaker_node: str = "lowest"
+    "lowest, highest, or nodeids in order of preference; a node that has no vote (any more) is passed over."
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsConfig:
+    """SAFETY S22: nobody waits for ever for a consumer that does not answer."""
+
+    stop_limit_ms: int = 30000
+    start_limit_ms: int = 60000
+    takeover_limit_ms: int = 120000
+    "How long a persistent group may be without its owner."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +114,7 @@ class ClusterConfig:
     engine: str = "totem"
     totem: TotemConfig = field(default_factory=TotemConfig)
     quorum: QuorumConfig = field(default_factory=QuorumConfig)
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
     fencing: FencingConfig = field(default_factory=FencingConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
     dlm: DlmConfig = field(default_factory=DlmConfig)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from vcs.config import rules_quorum
 from vcs.config.problems import Problems
 from vcs.config.schema import default_of, section
 
@@ -27,7 +28,7 @@ LEASE_REFORMATIONS = 5
 def check(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: Problems) -> None:
     _check_nodes(nodes, problems)
     _check_addresses(nodes, problems)
-    _check_votes(values["quorum"], nodes, problems)
+    rules_quorum.check(values, nodes, problems)
     _check_engine(values["cluster"], problems)
     _check_totem(values, problems)
     _check_multicast(values["totem"], nodes, problems)
@@ -110,24 +111,6 @@ def _address(where: tuple[str | int, ...], text: str, problems: Problems) -> ipa
         problems.add(where, f"{text} is link-local without an interface", f"write {text}%INTERFACE, or a global address")
         return None
     return address
-
-
-def _check_votes(quorum: Values, nodes: list[dict[str, Any]], problems: Problems) -> None:
-    votes = [n.get("votes", _value({}, "node", "votes")) for n in nodes]
-    total = sum(votes)
-    if nodes and not total:
-        problems.add((*nodes[0]["_path"], "votes"), "no node has a vote", "give at least one node votes = 1")
-        return
-    expected = _value(quorum, "quorum", "expected_votes")
-    if not expected or not nodes:
-        return
-    path = ("quorum", "expected_votes")
-    if expected < total:
-        problems.add(path, f"{expected} is less than the {total} votes of all nodes, so two halves could both be quorate",
-                     f"leave it out, or set at least {total}")
-    elif expected // 2 + 1 > total:
-        problems.add(path, f"{expected} asks for {expected // 2 + 1} votes to be quorate, and all nodes together have {total}",
-                     f"leave it out, or set at most {2 * total - 1}")
 
 
 def _check_engine(cluster: Values, problems: Problems) -> None:

@@ -15,6 +15,7 @@ from vcs.config.model import (
     ClusterConfig,
     DlmConfig,
     FencingConfig,
+    GroupsConfig,
     LeaseConfig,
     MetricsConfig,
     NodeConfig,
@@ -115,11 +116,22 @@ SECTIONS: tuple[Section, ...] = (
     Section("quorum", "When the cluster may act.", QuorumConfig, (
         Key("wait_for_all", Kind.BOOL, "A cold start waits until all nodes were seen together once."),
         Key("expected_votes", Kind.INT, "All votes there are; 0: the sum of the nodes' votes.", low=0, high=65535),
-    ), foreign=(
-        ("two_node", "refused: it makes both halves of a split quorate, and then no lease proves that the other half has stopped; "
-                     "add a third node (a small one without the disk will do), or give one node two votes"),
-        ("last_man_standing", "not in this version; votes shrink by a clean leave only, see `vcs leave`"),
-        ("auto_tie_breaker", "not in this version; give one node an extra vote instead"),
+        Key("two_node", Kind.BOOL, "Of two nodes one is enough, and the fence decides which. Needs a fence agent; implies wait_for_all."),
+        _ms("fence_delay_ms", 0, HOUR_MS, "With two_node: how long one of the two waits before it fences, so that the other one wins"),
+        Key("fence_delay_node", Kind.INT, "Id of the node that waits; 0: the one with the higher id.", low=0, high=NODEID_MAX),
+        Key("last_man_standing", Kind.BOOL, "A failed node loses its vote when it is known to be dead: few can go on after many have "
+            "failed one after the other. It is fenced for that, if need be. Needs wait_for_all."),
+        _ms("last_man_standing_window_ms", 0, HOUR_MS, "How long a node must have been missing for that"),
+        Key("auto_tie_breaker", Kind.BOOL, "Exactly half of the votes are enough, with the tie-breaker node among them."),
+        Key("auto_tie_breaker_node", Kind.STRING, "Who breaks the tie: `lowest` or `highest` id of those with a vote, or ids in order of "
+            "preference, as in `\"3 1\"`.", low=1, pattern=re.compile(r"lowest|highest|[1-9][0-9]*( [1-9][0-9]*)*"),
+            pattern_text="lowest, highest, or node ids with a space between them"),
+    )),
+    Section("groups", "How long the others wait for a consumer that does not answer. Past it a node is failed and fenced if the group "
+            "asks for fencing; if not, the node is put out of the group.", GroupsConfig, (
+        _ms("stop_limit_ms", 100, HOUR_MS, "For the answer to a stop"),
+        _ms("start_limit_ms", 100, HOUR_MS, "For the answer to a start: recovery"),
+        _ms("takeover_limit_ms", 100, HOUR_MS, "For the next owner of a persistent group whose owner has gone"),
     )),
     Section("fencing", "How a failed node is made sure to write no more.", FencingConfig, (
         Key("agent", Kind.STRING, "Fence agent: a name to be found in PATH, or an absolute path; empty: only `vcs fence ack`."),
