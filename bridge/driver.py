@@ -25,6 +25,7 @@ from bridge.coordinator.api import (
     Fenced,
     FenceDone,
     FinishGroup,
+    Freeze,
     Input,
     InstallView,
     LaunchFence,
@@ -141,6 +142,7 @@ class Driver:
             LaunchFence: self._launch_fence,
             Fenced: self._tell_fenced,
             RenewLease: self._renew_lease,
+            Freeze: self._freeze,
             Persist: self._persist,
             WakeAt: self._wake_at,
             LeaveDone: self._leave_done,
@@ -375,6 +377,12 @@ class Driver:
             return
         self._renewed_ns = e.valid_from_ns
         self.counters["renewals"] += 1
+
+    def _freeze(self, e: Freeze) -> None:
+        """A switch that resets nothing has nothing to freeze."""
+        freeze = getattr(self._switch, "lease_freeze", None)
+        if freeze is not None:
+            self._tell("lease_freeze", "", lambda: freeze(self._handle, self._session, e.until_ns), until_ns=e.until_ns)
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 

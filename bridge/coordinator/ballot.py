@@ -87,7 +87,8 @@ def withdraw(state: State, nodeid: int, boot: int, notes: list[Notice]) -> bool:
         return True
     if (nodeid, boot) in state.obligations:
         return False
-    owe(state, Obligation(nodeid, boot, frozen=node.frozen, frozen_ms=node.frozen_ms), notes, "its vote is to be withdrawn (last_man_standing)")
+    obligation = Obligation(nodeid, boot, frozen=node.frozen, frozen_ms=node.frozen_ms)
+    owe(state, obligation, notes, "its vote is to be withdrawn (last_man_standing)")
     return True
 
 

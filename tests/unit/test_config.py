@@ -214,8 +214,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "the last man of a cold start": (
         GOOD + "[quorum]\nwait_for_all = false\nlast_man_standing = true\n",
-        ["8: quorum.wait_for_all: last_man_standing needs it: nodes whose vote was withdrawn while they were down do not know it, and could "
-         "start a second cluster; remove the line"],
+        ["8: quorum.wait_for_all: last_man_standing needs it: nodes whose vote was withdrawn while they were down do not know it, and "
+         "could start a second cluster; remove the line"],
     ),
     "who breaks the tie": (
         GOOD + '[quorum]\nauto_tie_breaker_node = "1 7"\n',
