@@ -24,7 +24,7 @@ from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConf
 
 SAFETY_NS = 25 * SECOND
 LIVENESS_NS = 120 * SECOND
-EVENTS_MAX = 8000
+EVENTS_MAX = 24_000
 SAFETY_EVENTS = 3600
 """The safety phase ends here at the latest: the rest is for becoming whole."""
 SHARES = {"oracle": 30, "totem": 20, "engine": 50}

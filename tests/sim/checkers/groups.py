@@ -172,7 +172,10 @@ class GroupCheckers:
                 name = "obligation_lost" if born > since else "start_before_fence"
                 self.fail(name, f"node {machine.nodeid} recovers {group} {event_text(event)} for {sorted(members)}; {who} is alive")
         exposed[machine.incarnation] = self.cluster.now
-        if event > self.newest.get(group, (0, frozenset()))[0]:
+        newest, theirs = self.newest.get(group, (0, frozenset()))
+        # An event that runs nowhere any more does not bind the next: a node whose newer peer an administrator declared off numbers on
+        # from what it knows itself.
+        if event > newest or exposed.keys().isdisjoint(theirs):
             self.newest[group] = (event, members)
         counter = event & ((1 << EVENT_COUNTER_BITS) - 1)
         if LOCAL_COUNTER <= counter < LATE_COUNTER:
