@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from bridge.component import Component
+from bridge.coordinator.messages import Expect, MaintenanceOff, MaintenanceOn, ShutDown
 from vcs import events
 from vcs.errors import VcsError
 from vcs.metrics import Exposition, Snapshot
@@ -17,6 +18,7 @@ from vcs.report import (
     FencingReport,
     GroupReport,
     NodeReport,
+    QuorumReport,
     RingReport,
     StatusReport,
     WhyReport,
@@ -70,7 +72,9 @@ class ComponentBackend:
         }
         quorum = picture.get("quorum")
         if quorum:
-            report["quorum"] = {"votes": quorum["votes"], "expected": quorum["expected"], "needed": quorum["needed"]}
+            report["quorum"] = {key: quorum[key] for key in QuorumReport.__annotations__}  # type: ignore[typeddict-item]
+        if picture.get("maintenance"):
+            report["maintenance"] = picture["maintenance"]
         if cluster is not None and cluster.lease_ms:
             report["lease"] = {"lease_ms": cluster.lease_ms, "remaining_ms": cluster.lease_remaining_ms}
         return report
@@ -143,6 +147,15 @@ class ComponentBackend:
         await self._component.leave()
         self._on_left()
 
+    async def expect_votes(self, votes: int) -> None:
+        await self._component.command(Expect(votes), "see `vcs quorum`")
+
+    async def maintenance(self, for_ms: int, reason: str) -> None:
+        await self._component.command(MaintenanceOn(for_ms, reason) if for_ms else MaintenanceOff(0))
+
+    async def shut_down(self) -> None:
+        await self._component.command(ShutDown(), "unmount and stop what uses them there, then try again")
+
     def fence_ack(self, nodeid: int) -> None:
         self._component.fence_ack(nodeid)
 
@@ -199,6 +212,11 @@ class ComponentBackend:
         notes = []
         if not self._component.config.fencing.agent:
             notes.append("no fence agent is configured: a failed node holds its groups until `vcs fence ack`")
+        if picture.get("maintenance"):
+            left = int(picture["maintenance"]["left_ms"]) // 1000
+            notes.insert(0, f"MAINTENANCE for another {left} s: nobody is fenced, no machine resets itself; see `vcs maintenance status`")
+        if picture.get("shutdown"):
+            notes.insert(0, "the cluster is being shut down: the nodes leave one after the other, and no group can be joined")
         if picture.get("leaving"):
             notes.append("this node is leaving")
         counters = picture.get("counters", {})

@@ -9,17 +9,19 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from bridge.channel.groups import GroupChannels
+from bridge.commands import Commands
+from bridge.coordinator import explain
 from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
-from bridge.coordinator.core import Coordinator, Mode
+from bridge.coordinator.core import Coordinator
+from bridge.coordinator.messages import Body
 from bridge.driver import Driver, Fencer
 from bridge.fence_agent import FenceAgent
 from bridge.storage import RecordFile, refuse_cluster_file_system
 from bridge.switch import Attachment, ClusterInfo, ProviderPort
 from membership.api import Engine, EngineContext, EngineEvent, Processor
-from vcs.config.model import ClusterConfig, TotemConfig
+from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
 from vcs.events import EventLog
 from vcs.model import Group, GroupState, RingId, View
@@ -79,6 +81,7 @@ class Component:
         self._incarnation = 0
         self.before_departure: Callable[[], Awaitable[None]] | None = None
         "Called in a clean leave when nothing is owed any more and the cluster is still in the switch: who uses it ends now."
+        self._commands = Commands()
         self._leave: asyncio.Future[None] | None = None
         self._departure: asyncio.Task[None] | None = None
         self._stopped = False
@@ -103,7 +106,7 @@ class Component:
         """Take another configuration while running: the engine's part of it may differ. Raises VcsError with nothing changed."""
         if self._engine is None or self._stopped:
             raise VcsError("the bridge does not run", "start vcsd")
-        if _fixed(config) != _fixed(self.config):
+        if config.fixed() != self.config.fixed():
             raise VcsError("only keys, addresses and [totem] can change under a running cluster",
                            "for the rest, restart vcsd on one node after the other")
         self._engine.reconfigure(config)
@@ -218,6 +221,7 @@ class Component:
             self._leave.set_exception(error)
 
     def _on_notice(self, notice: Notice) -> None:
+        self._commands.heard(notice)
         if notice.event == "leave_refused" and self._leave is not None and not self._leave.done():
             why = notice.fields.get("why") or notice.fields.get("reason") or ""
             self._leave.set_exception(self._refusal(str(why)))
@@ -310,26 +314,21 @@ class Component:
     def counters(self) -> dict[str, int]:
         return dict(self._driver.counters) if self._driver is not None else {}
 
+    async def command(self, body: Body, remedy: str = "") -> None:
+        """Have it ordered. Raises VcsError when it changes nothing, or cannot be ordered."""
+        await self._commands.ask(None if self._stopped else self._driver, body, remedy)
+
     def fence_ack(self, nodeid: int) -> None:
         """An administrator vouches that the node is off. Raises VcsError for an unknown node."""
         node = self.config.node(nodeid)
         if node is None or nodeid == self.nodeid:
             known = ", ".join(f"{n.id} ({n.name})" for n in self.config.nodes if n.id != self.nodeid)
             raise VcsError(f"node {nodeid} cannot be acknowledged here", f"one of: {known}")
-        if not self._awaited(nodeid):
+        if self._coordinator is None or not explain.awaited(self._coordinator, nodeid):
             raise VcsError(f"nobody waits for node {nodeid} ({node.name}) to be off", "look at `vcs why`")
         self.log.note("fence_ack", nodeid=nodeid)
         if self._driver is not None:
             self._driver.feed(FenceAck(nodeid))
-
-    def _awaited(self, nodeid: int) -> bool:
-        """Something here waits until that node is off: an obligation, or a cold start. Kept wide: while no picture is settled, yes."""
-        picture = self._coordinator
-        if picture is None:
-            return False
-        if picture.mode is Mode.PRIMARY:
-            return any(o.nodeid == nodeid for o in picture.state.obligations.values())
-        return all(m.nodeid != nodeid for m in picture.members)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -392,9 +391,3 @@ class Component:
                 await self._engine.leave()
         with contextlib.suppress(VcsError, OSError):
             self._switch.close()
-
-
-def _fixed(config: ClusterConfig) -> ClusterConfig:
-    """What of a configuration the coordinator works by, which is agreed on by all nodes and so cannot change at one of them."""
-    nodes = tuple(replace(node, addresses=()) for node in config.nodes)
-    return replace(config, nodes=nodes, key=b"", more_keys=(), totem=TotemConfig())

@@ -109,6 +109,16 @@ class Client:
     def leave(self) -> None:
         self.call("Leave", wait=True)
 
+    def expect_votes(self, votes: int) -> None:
+        self.call("ExpectVotes", {"votes": votes})
+
+    def maintenance(self, for_ms: int, reason: str = "") -> None:
+        """Begin one, or end it with 0."""
+        self.call("Maintenance", {"for_ms": for_ms, "reason": reason})
+
+    def shut_down(self) -> None:
+        self.call("ShutDown")
+
     def fence_ack(self, nodeid: int) -> None:
         self.call("FenceAck", {"nodeid": nodeid})
 

@@ -67,6 +67,15 @@ class Backend(Protocol):
     async def leave(self) -> None:
         """Leave the cluster cleanly; returns once that is done. Raises VcsError while groups hold this node, naming them."""
 
+    async def expect_votes(self, votes: int) -> None:
+        """The cluster is to expect so many votes. This and the next two return when it is ordered, and raise VcsError if it cannot be."""
+
+    async def maintenance(self, for_ms: int, reason: str) -> None:
+        """Freeze fencing and resets for so long (ms); 0 ends it."""
+
+    async def shut_down(self) -> None:
+        """Every node leaves in order."""
+
     def fence_ack(self, nodeid: int) -> None:
         """A person states that the node is off. Raises VcsError if it is unknown or nobody waits for it."""
 
@@ -152,6 +161,24 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
         """Leave the cluster cleanly. Answers when it is done; refused while groups hold this node."""
         with _told():
             await self._backend.leave()
+
+    @varlinkmethod
+    async def ExpectVotes(self, *, votes: int) -> None:
+        """Expect so many votes from now on, in the whole cluster. Votes of nodes that are known to be dead can go for it."""
+        with _told():
+            await self._backend.expect_votes(votes)
+
+    @varlinkmethod
+    async def Maintenance(self, *, for_ms: int, reason: str = "") -> None:
+        """Freeze fencing and resets in the whole cluster for so long, at most 24 hours; 0 ends it."""
+        with _told():
+            await self._backend.maintenance(for_ms, reason)
+
+    @varlinkmethod
+    async def ShutDown(self) -> None:
+        """Every node leaves, one after the other. Refused while a node is in a group or must be fenced: they are named."""
+        with _told():
+            await self._backend.shut_down()
 
     @varlinkmethod
     def FenceAck(self, *, nodeid: int) -> None:

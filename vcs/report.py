@@ -34,6 +34,26 @@ class QuorumReport(TypedDict):
     votes: int
     expected: int
     needed: int
+    quorate: bool
+    flags: list[str]
+    "Of two_node, wait_for_all, last_man_standing, auto_tie_breaker: what is set."
+    exclusive: bool
+    "At most one side of a split can be quorate: false with two_node alone."
+    voters: list[int]
+    "Nodes whose votes are expected."
+    missing: list[int]
+    "Those of them that are not here."
+    tie_breaker: int
+    "Nodeid; 0: none."
+
+
+class MaintenanceReport(TypedDict):
+    reason: str
+    by: int
+    "Nodeid of who was asked for it."
+    for_ms: int
+    left_ms: int
+    "By this node's clock."
 
 
 class LeaseReport(TypedDict):
@@ -73,6 +93,8 @@ class StatusReport(TypedDict):
     groups: int
     daemon: NotRequired[DaemonReport]
     quorum: NotRequired[QuorumReport]
+    maintenance: NotRequired[MaintenanceReport]
+    "Absent when there is none."
     lease: NotRequired[LeaseReport]
     engine: NotRequired[dict[str, object]]
     "What the engine says of itself."

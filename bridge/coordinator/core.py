@@ -88,7 +88,8 @@ class Coordinator:
         self._renewed_ns = 0
         self._evidence_ns = 0
         "When the last rotation began that was evidence of quorum."
-        self._now_ns = 0
+        self.now_ns = 0
+        "Of the last input."
         self._record: bytes | None = None
         if record is not None:
             try:
@@ -101,7 +102,7 @@ class Coordinator:
     def handle(self, event: Input, now_ns: int) -> list[Effect]:
         """Take one input; return what to do, in this order. Never raises for anything that a peer or the switch says."""
         self.feed.out = []
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         if isinstance(event, Configuration):
             self._configuration(event)
         elif isinstance(event, Message):
@@ -302,7 +303,7 @@ class Coordinator:
         if isinstance(body, Overdue | Orphaned) and self.local.nodeid == (body.nodeid if isinstance(body, Overdue) else sender.nodeid):
             self.feed.expelled.add(body.name)
         elif isinstance(body, MaintenanceOn):
-            self.feed.maintained(trial.serial, body.for_ms, self._now_ns, self._evidence_ns)
+            self.feed.maintained(trial.serial, body.for_ms, self.now_ns, self._evidence_ns)
 
     def _reject(self, what: str, error: Exception) -> None:
         self.counters["rejected"] += 1

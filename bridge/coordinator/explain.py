@@ -47,7 +47,7 @@ def describe(c: Coordinator) -> dict[str, object]:
             }
             for _, o in sorted(state.obligations.items())
         ],
-        "counters": dict(c.counters), "leaving": c.feed.leave_wanted,
+        "counters": dict(c.counters), "leaving": c.feed.leave_wanted, "shutdown": state.shutdown, "maintenance": _maintenance(c),
     }
 
 
@@ -66,8 +66,25 @@ def _quorum(c: Coordinator) -> dict[str, object]:
     }
 
 
+def _maintenance(c: Coordinator) -> dict[str, object] | None:
+    held = c.state.maintenance
+    if held is None:
+        return None
+    left = c.feed.left_ms(held.serial, c.now_ns)
+    return {"reason": held.reason, "by": held.by, "for_ms": held.for_ms, "left_ms": left}
+
+
 def _item(what: str, text: str, waits_for: str, on: list[Any], group: str = "", event: int = 0) -> dict[str, object]:
     return {"what": what, "group": group, "event": event, "waits_for": waits_for, "on": on, "text": text}
+
+
+def awaited(c: Coordinator, nodeid: int) -> bool:
+    """Something here waits until that node is off: an obligation, its vote, or a cold start. While no picture is settled: yes."""
+    if c.mode.value != "primary":
+        return all(m.nodeid != nodeid for m in c.members)
+    node = c.state.nodes.get(nodeid)
+    return any(o.nodeid == nodeid for o in c.state.obligations.values()) or (
+        node is not None and node.status == FAILED and not node.dead)
 
 
 def why(c: Coordinator) -> list[dict[str, object]]:

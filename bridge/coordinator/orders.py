@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bridge.coordinator.api import Notice
 from bridge.coordinator.messages import MaintenanceOn
-from bridge.coordinator.state import Maintenance, State
+from bridge.coordinator.state import LEFT, Maintenance, State
 
 FOR_MS_MAX = 24 * 3_600_000
 REASON_MAX = 200
@@ -79,5 +79,7 @@ def shut_down(state: State, sender: int, notes: list[Notice]) -> bool:
 
 
 def turn(state: State) -> int:
-    """Nodeid of who leaves next; 0 when nobody is left."""
+    """Nodeid of who leaves next; 0 while somebody who has left is still here to be heard, and when nobody is left."""
+    if any(state.nodes[n].status == LEFT for n in state.ring_members):
+        return 0
     return max((n for n in state.ring_members if state.admitted(n)), default=0)

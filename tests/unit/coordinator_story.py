@@ -194,7 +194,7 @@ class Story:
         """The consumers: acknowledge what is ordered, unless told to hold."""
         t = self.nodes[n]
         for g in t.switch.groups(H):
-            if (g.name, g.phase) in t.hold or g.state is GroupState.LOST or g.phase not in (Phase.STOP, Phase.START):
+            if (g.name, g.phase) in t.hold or g.state is GroupState.LOST or g.orphan_since_ms or g.phase not in (Phase.STOP, Phase.START):
                 continue
             if (g.acked_event, g.acked_phase) != (g.event, g.phase):
                 t.switch.ack(H, t.consumers[g.name], g.name, g.event, g.phase)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import vcs
+from tests.fakes.wishes import Wishes
 from vcs import sysfs
 from vcs.cli import leave as leave_module
 from vcs.cli.main import COMMANDS, main
@@ -32,12 +33,15 @@ ROOT = Path(__file__).parents[2]
 WAIT_S = 20.0
 
 
-class Backend:
+class Backend(Wishes):
     """Node 1 of alpha: node 2 has failed and is being fenced, a lockspace waits for it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.acked: list[int] = []
         self.refuse_leave = True
+        self.quorum: Any = {"votes": 2, "expected": 3, "needed": 2}
+        self.maintained: Any = None
         self.ring_report: Any = {}
         self.waits: list[Any] = [
             {"subject": "node node2", "what": "the fence agent", "on": ["node1"], "remedy": "vcs fence ack 2", "since_ms": 65_000},
@@ -51,7 +55,8 @@ class Backend:
             "view": {"generation": 7, "ring": "34.1", "quorate": True, "members": [1, 3]},
             "groups": 1,
             "daemon": {"pid": 4711, "version": "0.1.0", "uptime_ms": 7_500_000},
-            "quorum": {"votes": 2, "expected": 3, "needed": 2},
+            "quorum": self.quorum,
+            **({"maintenance": self.maintained} if self.maintained else {}),
             "lease": {"lease_ms": 5000, "remaining_ms": 4950},
             "engine": {"type": "totem", "state": "operational", "ring": {"hidden": 1}},
             "fencing": [{"nodeid": 2, "name": "node2", "incarnation": "00000000000000ff", "state": "failed",
@@ -205,6 +210,52 @@ def test_nodes_and_groups(run: Run, backend: Backend) -> None:
     )
     assert run("nodes", "--json").json == {"version": 1, "nodes": backend.nodes()}
     assert run("groups", "--json").json == {"version": 1, "groups": backend.groups()}
+
+
+def test_quorum_says_why_there_is_none(run: Run, backend: Backend) -> None:
+    backend.quorum = {"votes": 1, "expected": 3, "needed": 2, "quorate": False, "flags": ["wait_for_all"], "exclusive": True,
+                      "voters": [1, 2], "missing": [2], "tie_breaker": 0}
+    backend.waits = [{"subject": "cluster alpha", "what": "no quorum: 1 of 3", "on": [], "remedy": ""}, *backend.waits]
+    got = run("quorum")
+    assert got.out == (
+        "quorate  NO\n"
+        "votes    1 of 3 are here, 2 are needed\n"
+        "voters   node1 (1), node2 (2)\n"
+        "missing  node2 (2)\n"
+        "flags    wait_for_all\n"
+        "not quorate: no quorum: 1 of 3\n"
+    )
+    assert run("quorum", "--json").json["quorum"] == {**backend.quorum, "why_not": ["no quorum: 1 of 3"]}
+
+
+def test_what_is_ordered_for_the_whole_cluster(run: Run, backend: Backend) -> None:
+    assert run("quorum", "expected", "3").out == "ordered: 3 votes are expected\n"
+    assert run("maintenance", "on", "--for", "90s", "--reason", "new switch").code == 0
+    assert run("maintenance", "on", "--json").json["maintenance"] == {"for_ms": 600_000, "reason": ""}
+    assert run("maintenance", "off").out == "maintenance is over\n"
+    assert run("shutdown", "--cluster", "--yes").code == 0
+    assert backend.wishes == [
+        ("expect_votes", 3), ("maintenance", 90_000, "new switch"), ("maintenance", 600_000, ""), ("maintenance", 0, ""), ("shut_down",),
+    ]
+    backend.refuse = "node 2 is in gfs2:data"
+    got = run("shutdown", "--cluster", "--yes")
+    assert got.code != 0
+    assert got.err == "vcs: node 2 is in gfs2:data; do something about it\n"
+
+
+def test_what_is_not_understood_is_not_ordered(run: Run, backend: Backend) -> None:
+    assert "--cluster" in run("shutdown", "--yes").err
+    assert "24h" in run("maintenance", "on", "--for", "25h").err
+    assert "90s, 10m or 2h" in run("maintenance", "on", "--for", "soon").err
+    assert run("quorum", "expected", "0").code == 2
+    assert backend.wishes == []
+
+
+def test_maintenance_is_shown_loudly(run: Run, backend: Backend) -> None:
+    assert run("maintenance", "status").out == "no maintenance\n"
+    backend.maintained = {"reason": "new switch", "by": 2, "for_ms": 600_000, "left_ms": 540_000}
+    assert run("maintenance", "status").out == "maintenance for another 9 min, asked for at node 2: new switch\n"
+    assert "MAINTENANCE  nobody is fenced, no machine resets itself, for another 9 min (new switch)\n" in run("status").out
 
 
 def test_why(run: Run, backend: Backend) -> None:

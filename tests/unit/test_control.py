@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.wishes import Wishes
 from vcs import control
 from vcs.client import INTERFACE, Client, NotRunning
 from vcs.control import ControlServer
@@ -23,10 +24,11 @@ from vcs.errors import DaemonError, VcsError
 WAIT_S = 20.0
 
 
-class FakeBackend:
+class FakeBackend(Wishes):
     """A backend with fixed answers, and events that a test feeds."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.history: list[Mapping[str, object]] = [{"event": f"past{i}", "t": i} for i in range(3)]
         self.live: asyncio.Queue[Mapping[str, object] | None] = asyncio.Queue()
         self.followers = 0

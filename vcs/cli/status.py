@@ -50,9 +50,13 @@ def _facts(report: StatusReport, note: str) -> Iterator[tuple[str, str]]:
     yield "vcsd", _daemon(r, note)
     provider = r.get("provider") or {}
     yield "provider", f"{provider.get('type') or 'none'}, {provider.get('state') or 'none'}"
+    if m := r.get("maintenance"):
+        reason = f" ({m['reason']})" if m.get("reason") else ""
+        yield "MAINTENANCE", f"nobody is fenced, no machine resets itself, for another {duration(m.get('left_ms')) or '?'}{reason}"
     yield "view", _view(r.get("view") or {})
     if q := r.get("quorum"):
-        yield "quorum", f"{q.get('votes')} of {q.get('expected')} votes, {q.get('needed')} needed"
+        flags = f" ({', '.join(q['flags'])})" if q.get("flags") else ""
+        yield "quorum", f"{q.get('votes')} of {q.get('expected')} votes, {q.get('needed')} needed{flags}"
     if lease := r.get("lease"):
         yield "lease", _lease(lease)
     if engine := r.get("engine"):

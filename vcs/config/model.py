@@ -6,7 +6,7 @@ Durations carry their unit in their name. A list of nodes is a complete configur
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,11 @@ class ClusterConfig:
 
     def node(self, nodeid: int) -> NodeConfig | None:
         return next((n for n in self.nodes if n.id == nodeid), None)
+
+    def fixed(self) -> ClusterConfig:
+        """What the coordinator works by: agreed on by all nodes, so it cannot change at one of them while the cluster runs."""
+        nodes = tuple(replace(node, addresses=()) for node in self.nodes)
+        return replace(self, nodes=nodes, key=b"", more_keys=(), totem=TotemConfig())
 
     @property
     def expected_votes(self) -> int:
