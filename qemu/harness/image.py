@@ -25,6 +25,8 @@ PYTHON = "3.11"
 DEBIAN = [
     "python3", "gfs2-utils", "libdlm3", "kmod", "iproute2", "util-linux", "mount", "procps",
     "busybox-static", "e2fsprogs", "iputils-ping", "tcpdump", "strace", "stress-ng",
+    # the DLM's other users, and the control plane that ours is compared with (decision 0017)
+    "ocfs2-tools", "lvm2", "lvm2-lockd", "mdadm", "corosync", "dlm-controld",
 ]
 
 #: pure Python, so that kernel tests can be pytest runs inside the guest
@@ -39,7 +41,20 @@ LINKS = {
     "usr/local/bin": "/opt/vcs/src/lab/bin",
     "usr/sbin/mount.gfs2": "/opt/vcs/src/lab/bin/mount.gfs2",
     "usr/sbin/fence_lab": "/opt/vcs/src/lab/fence_lab",
+    "usr/lib/vcs": "/opt/vcs/src/lab/lib",
+    "etc/mtab": "/proc/self/mounts",  # systemd makes it elsewhere; mkfs.ocfs2 stops without it
 }
+
+#: nobody runs udev here: LVM must not wait for it
+LVM = """activation {
+	udev_sync = 0
+	udev_rules = 0
+	verify_udev_operations = 0
+}
+devices {
+	obtain_device_list_from_udev = 0
+}
+"""
 
 HOSTS = "127.0.0.1 localhost\n" + "".join(f"10.77.0.{n} node{n}\n" for n in range(1, 17))
 
@@ -94,6 +109,7 @@ def _root(debian: Path, packages: Path, to: Path) -> None:
         (root / "etc" / "hosts").write_text(HOSTS, encoding="ascii")
         _link(root)
         (root / "etc" / "fstab").write_text("", encoding="ascii")
+        (root / "etc" / "lvm" / "lvmlocal.conf").write_text(LVM, encoding="ascii")
         shutil.rmtree(root / "var" / "lib" / "apt", ignore_errors=True)
         ext4_image(root, to / "root.img", slack_mib=256)
 
@@ -105,6 +121,7 @@ def _link(root: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
 
 
@@ -112,7 +129,7 @@ def get() -> Path:
     """The root image's path; built if the cache has none. Needs root (chroot, ownership in the image)."""
     debian_key = digest(FORMAT, SUITE, *DEBIAN, *EXCLUDE)
     python_key = digest(FORMAT, PYTHON, *python_requirements())
-    key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS))
+    key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS), LVM)
 
     def build(to: Path) -> None:
         debian = built("debian", debian_key, _debian)

@@ -34,7 +34,7 @@ MODULES = [
     "overlay", "loop", "dlm", "gfs2", "configfs", "ocfs2", "ocfs2_dlmfs", "ocfs2_stackglue",
     "ocfs2_stack_o2cb", "ocfs2_stack_user", "md-cluster", "raid1", "dm-mod", "sctp", "sctp_diag",
     "tcp_diag", "inet_diag", "udp_diag", "softdog", "i6300esb", "sch_netem", "nf_tables", "nft_ct",
-    "nfnetlink", "9p", "9pnet_virtio", "dm-flakey", "netconsole",
+    "nfnetlink", "9p", "9pnet_virtio", "dm-flakey", "dm-delay", "netconsole",
 ]
 
 #: what the initrd needs to reach the root image and the channels

@@ -17,8 +17,8 @@ from harness.cache import built, cache_dir, digest, prune, run
 from harness.image import PROJECT
 from harness.kernels import GUEST, Kernel, ext4_image
 
-FORMAT = "2"  # raise it when this file changes what lies in the payload
-PACKAGES = ["vcs", "bridge", "membership", "dlm_glue", "tests", "tools"]
+FORMAT = "3"  # raise it when this file changes what lies in the payload
+PACKAGES = ["vcs", "bridge", "membership", "dlm_glue", "tests", "tools", "compat"]
 FILES = ["pyproject.toml"]
 MOUNT = "/opt/vcs/src"
 GUEST_MAGIC = 3495  # bytecode of Python 3.11, the guest's
@@ -102,6 +102,9 @@ def _build(files: dict[str, Path], contents: dict[str, bytes], kernel: Kernel, t
         launcher.parent.mkdir(exist_ok=True)
         launcher.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -S -m {module} "$@"\n', encoding="ascii")
         launcher.chmod(0o755)
+    compat = tree / "lab" / "lib" / "compat"
+    compat.mkdir(parents=True)
+    run(["make", "-s", "-C", tree / "compat", f"OUT={compat}"])
     _tables(tree, kernel)
     ext4_image(tree, to / "payload.img", slack_mib=4)
     shutil.rmtree(tree)
