@@ -35,8 +35,8 @@ def group_name(lockspace: str) -> str:
 
 
 def global_id(lockspace: str) -> int:
-    """The lockspace's id on the wire: the same number as dlm_controld's, so that dumps and tools agree. Never 0."""
-    return zlib.crc32(f"dlm:ls:{lockspace}".encode()) or 1
+    """The lockspace's id on the wire: the same number as dlm_controld's, whose checksum covers the terminating NUL. Never 0."""
+    return zlib.crc32(f"dlm:ls:{lockspace}\0".encode()) or 1
 
 
 class Run(Enum):
