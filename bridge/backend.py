@@ -135,6 +135,9 @@ class ComponentBackend:
             peer["name"] = self._who(peer["nodeid"])
         return report
 
+    def describe(self) -> Picture:
+        return self._picture()
+
     async def metrics(self) -> str:
         return (await self.exposition.text()).decode()
 

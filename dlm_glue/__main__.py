@@ -18,6 +18,9 @@ import sys
 from bridge.switch import Reader
 from dlm_glue.apply import Applier, Setup
 from dlm_glue.component import Glue
+from dlm_glue.controld_log import LoggedTree, LogRing
+from dlm_glue.controld_seat import Seat
+from dlm_glue.controld_server import ControldServer
 from dlm_glue.journal import Journal
 from dlm_glue.lockspace import NODEID_MAX, OsTree
 from dlm_glue.uevents import UeventReader, open_socket
@@ -75,7 +78,7 @@ def refuse_dlm_controld() -> None:
             s.connect("\0dlmc_sock")
         except OSError:
             return
-    raise VcsError("dlm_controld runs on this machine", "stop dlm_controld (systemctl disable --now dlm) first")
+    raise VcsError("dlm_controld, or another dlm_glue, runs on this machine", "stop it first: systemctl disable --now dlm")
 
 
 async def own_nodeid(port: Reader, handle: str) -> int:
@@ -117,7 +120,10 @@ async def run(args: argparse.Namespace) -> int:
         for step in realtime.setup():
             if not step.ok:
                 logger.warning("%s: %s", step.name, step.detail)
-    tree = OsTree()
+    ring = LogRing()
+    log.subscribe(ring.note)
+    tree = LoggedTree(OsTree(), ring)
+    applier = Applier(tree, setup)
     configured = frozenset(setup.addresses)
     glue = Glue(
         handle=handle,
@@ -125,16 +131,21 @@ async def run(args: argparse.Namespace) -> int:
         configured=configured,
         switch=switch,
         tree=tree,
-        applier=Applier(tree, setup),
+        applier=applier,
         uevents=uevents,
         journal=kept,
         log=log,
     )
+    seat = Seat(lambda: glue.state, tree, applier.paths, lambda: load(args.config, with_key=False))
+    server = ControldServer(seat, ring, f"{args.run_dir}/vcs.sock")
+    glue.watchers.append(server.watch)
+    await server.start()
     await glue.start()
     logger.info("feeds the DLM of node %d, cluster %s", nodeid, config.name)
     ending = asyncio.ensure_future(stop.wait())
     await asyncio.wait((ending, glue.failed), return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
+    await server.close()
     glue.close()
     if glue.failed.done():
         error = glue.failed.exception()

@@ -100,6 +100,8 @@ class Glue:
         self._lanes: Lanes
         self.failed: asyncio.Future[None]
         self.state = State(nodeid)
+        self.watchers: list[Callable[[State], None]] = []
+        "Told of the state after each decision."
 
     # --- life -------------------------------------------------------------------------------------------------------------------------
 
@@ -280,6 +282,8 @@ class Glue:
         for name in before.spaces.keys() - self.state.spaces.keys():
             self._lanes.end(name)
             self._sessions.pop(name, None)
+        for watcher in self.watchers:
+            watcher(self.state)
 
     def _execute(self, effect: Effect) -> bool:
         """True when the switch must be read again."""

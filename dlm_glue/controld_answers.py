@@ -111,7 +111,7 @@ def _condition(sight: Sight, name: str) -> Wait:
 
 
 def _flags(sight: Sight, space: Space) -> LockspaceFlag:
-    flags = LockspaceFlag(0)
+    flags = LockspaceFlag.NONE
     asked = {p.action for p in sight.state.pending if p.lockspace == space.name}
     if ONLINE in asked:
         flags |= LockspaceFlag.JOINING
@@ -192,7 +192,7 @@ def node(sight: Sight, name: str, nodeid: int) -> Node | None:
 
 
 def _node(sight: Sight, name: str, nodeid: int, history: LsHistory, waits: _Waits) -> Node:
-    flags = NodeFlag(0)
+    flags = NodeFlag.NONE
     if history.following is not None:
         if nodeid in waits.members:
             flags |= NodeFlag.MEMBER

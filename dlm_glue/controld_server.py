@@ -208,7 +208,9 @@ class ControldServer:
     def _pictured(r: Request, sight: Sight) -> bytes:
         match r.command:
             case Command.LOCKSPACES:
-                return wire.pack_list(r.command, "", [wire.pack_lockspace(x) for x in answers.lockspaces(sight)], r.data)
+                found = [wire.pack_lockspace(x) for x in answers.lockspaces(sight)]
+                # 4.2.0 says nothing of how many it has room for and reads as many as the header tells; 4.1 says it.
+                return wire.pack_list(r.command, "", found, r.data or len(found))
             case Command.LOCKSPACE_INFO:
                 ls = answers.lockspace(sight, r.name)
                 body = wire.pack_lockspace(ls) if ls else bytes(wire.LOCKSPACE.size)

@@ -74,6 +74,7 @@ class NodesOption(IntEnum):
 
 
 class NodeFlag(IntFlag):
+    NONE = 0
     MEMBER = 1
     START = 2
     DISALLOWED = 4
@@ -82,6 +83,7 @@ class NodeFlag(IntFlag):
 
 
 class LockspaceFlag(IntFlag):
+    NONE = 0
     JOINING = 1
     LEAVING = 2
     KERNEL_STOPPED = 4
@@ -136,7 +138,7 @@ class Change:
 class Lockspace:
     name: str
     global_id: int
-    flags: LockspaceFlag = LockspaceFlag(0)
+    flags: LockspaceFlag = LockspaceFlag.NONE
     previous: Change = field(default_factory=Change)
     following: Change = field(default_factory=Change)
     "seq 0: there is none."
@@ -145,7 +147,7 @@ class Lockspace:
 @dataclass(frozen=True, slots=True)
 class Node:
     nodeid: int
-    flags: NodeFlag = NodeFlag(0)
+    flags: NodeFlag = NodeFlag.NONE
     added_seq: int = 0
     removed_seq: int = 0
     fail_reason: int = 0

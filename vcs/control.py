@@ -60,6 +60,7 @@ class Backend(Protocol):
     def groups(self) -> Sequence[GroupReport]: ...
     def why(self) -> Sequence[WhyReport]: ...
     def ring(self) -> RingReport: ...
+    def describe(self) -> Mapping[str, object]: ...
 
     async def metrics(self) -> str:
         """The state as Prometheus' text."""
@@ -137,6 +138,12 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
         with _told():
             return dict(self._backend.ring())
 
+    @varlinkmethod(return_parameter="picture", allow_foreign=True)
+    def Describe(self) -> Any:
+        """The coordinator's whole picture, for dlm_glue's answers to dlm_tool. It changes with the version; read Status instead."""
+        with _told():
+            return dict(self._backend.describe())
+
     @varlinkmethod(return_parameter="text")
     async def Metrics(self) -> str:
         """The state of this node as metrics, in the text format of Prometheus."""
@@ -185,7 +192,6 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
         """State that a failed node is off, on your own responsibility: its locks are given to others."""
         with _told():
             self._backend.fence_ack(nodeid)
-
 
     @varlinkmethod(return_parameter="channel")
     def OpenChannel(self, *, group: str, explicit: bool = False) -> FileDescriptor:

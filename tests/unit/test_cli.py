@@ -90,6 +90,9 @@ class Backend(Wishes):
     def ring(self) -> Any:
         return self.ring_report
 
+    def describe(self) -> Any:
+        return {}
+
     async def metrics(self) -> str:
         return "# TYPE vcs_quorate gauge\nvcs_quorate 1.0\n"
 

@@ -52,6 +52,9 @@ class FakeBackend(Wishes):
     def ring(self) -> Any:
         return {"ring": "12.1", "claims": [(1, 2)]}
 
+    def describe(self) -> Any:
+        return {"mode": "primary", "nodes": []}
+
     async def metrics(self) -> str:
         raise VcsError("the engine has not been started")
 
