@@ -198,7 +198,7 @@ class ComponentBackend:
         for o in picture.get("obligations", ()):
             state = states.get(str(o["phase"]), str(o["phase"]))
             if state == "waiting" and not self._component.config.fencing.agent:
-                state = "manual"
+                state = "lease" if o["self_fence_at_ns"] else "manual"
             found.append(
                 {
                     "nodeid": int(o["nodeid"]),
@@ -213,7 +213,10 @@ class ComponentBackend:
 
     def _notes(self, picture: Picture) -> list[str]:
         notes = []
-        if not self._component.config.fencing.agent:
+        config = self._component.config
+        if config.self_fencing and not self._component.self_fence.usable:
+            notes.append("self-fencing is configured, but this kernel's module does not reset the machine: is it loaded with dry_run=1?")
+        if not config.fencing.agent and not config.self_fencing:
             notes.append("no fence agent is configured: a failed node holds its groups until `vcs fence ack`")
         if picture.get("maintenance"):
             left = int(picture["maintenance"]["left_ms"]) // 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,11 +14,13 @@ from bridge.commands import Commands
 from bridge.coordinator import explain
 from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
 from bridge.coordinator.core import Coordinator
+from bridge.coordinator.lease import UNARMED, announce
 from bridge.coordinator.messages import Body
 from bridge.driver import Driver, Fencer
 from bridge.fence_agent import FenceAgent
+from bridge.seat import CAP_RESET, take_seat
 from bridge.storage import RecordFile, refuse_cluster_file_system
-from bridge.switch import Attachment, ClusterInfo, ProviderPort
+from bridge.switch import ClusterInfo, ProviderPort
 from membership.api import Engine, EngineContext, EngineEvent, Processor
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
@@ -29,9 +30,6 @@ from vcs.mounts import holders
 
 LEAVE_TIMEOUT_S = 10.0
 "A clean leave that nobody orders in this time is given up."
-
-SEAT_WAIT_S = 1.0
-"How long we wait for the seat of a vcsd that was killed just before."
 
 EngineFactory = Callable[[EngineContext], Engine]
 
@@ -77,6 +75,8 @@ class Component:
         self._coordinator: Coordinator | None = None
         self._driver: Driver | None = None
         self._channels: GroupChannels | None = None
+        self.self_fence = UNARMED
+        "What this node announces of its lease."
         self._session = 0
         self._incarnation = 0
         self.before_departure: Callable[[], Awaitable[None]] | None = None
@@ -128,7 +128,7 @@ class Component:
         engine_dir = os.path.join(self._state_dir, "engine")
         os.makedirs(engine_dir, mode=0o700, exist_ok=True)
         self._engine = self._factory(EngineContext(self.config, local, engine_dir, self._sink, self._note_of_engine))
-        self._coordinator = Coordinator(self.config, local, record, self._engine.max_message)
+        self._coordinator = Coordinator(self.config, local, record, self._engine.max_message, self.self_fence)
         self._channels = GroupChannels(self._coordinator, self._engine.submit, self._note_of_engine)
         self._driver = Driver(
             self.config,
@@ -161,55 +161,17 @@ class Component:
         self.log.note(event, **fields)
 
     async def _take_seat(self) -> None:
-        """Make or adopt the cluster in the switch and become its provider."""
-        try:
-            self._switch.cluster_add(self.handle, self.config.name, self.nodeid)
-        except SwitchError as error:
-            if error.errno != errno.EEXIST:
-                raise
-            self._adopt()
-        seat = await self._attach()
+        # Decided before the seat is taken: what is announced is what the kernel was asked for, or less.
+        self.self_fence = announce(self.config, bool(self._switch.info().capabilities & CAP_RESET))
+        seat = await take_seat(self._switch, self.config, self.nodeid, self.handle, self.self_fence.grace_ms)
         self._session, self._incarnation = seat.session, seat.incarnation
         self.log.note(
             "attached",
             handle=self.handle,
             incarnation=f"{seat.incarnation:x}",
+            self_fencing=self.self_fence.usable,
             groups=[f"{g.name} ({g.state.name.lower()})" for g in self._switch.groups(self.handle)],
         )
-
-    async def _attach(self) -> Attachment:
-        """Wait a moment for a seat whose holder has just been killed: the kernel frees it after the process is gone."""
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        fd = self._switch.hints_fd()
-        loop.add_reader(fd, changed.set)
-        deadline = loop.time() + SEAT_WAIT_S
-        try:
-            while True:
-                try:
-                    return self._switch.attach(self.handle, self.config.lease.lease_ms)
-                except SwitchError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
-                    if loop.time() >= deadline:
-                        raise VcsError(
-                            f"cluster {self.handle} has a provider already", "stop the other vcsd, or give another --handle"
-                        ) from error
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), deadline - loop.time())
-                changed.clear()
-                self._switch.hints()
-        finally:
-            loop.remove_reader(fd)
-
-    def _adopt(self) -> None:
-        """Raises VcsError if the cluster that exists under our handle is another one."""
-        there = next(c for c in self._switch.clusters() if c.handle == self.handle)
-        if (there.name, there.nodeid) != (self.config.name, self.nodeid):
-            raise VcsError(
-                f"handle {self.handle} is node {there.nodeid} of cluster {there.name!r} in this kernel, "
-                f"not node {self.nodeid} of {self.config.name!r}",
-                "correct the configuration or --node, or give another --handle",
-            )
 
     # --- what the driver says -----------------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ int vcs_nl_cluster_add(struct vcs_from *from)
  */
 static void cluster_destroy(struct vcs_cluster *c)
 {
-	hrtimer_cancel(&c->lease_timer);
+	vcs_lease_exit(c);
 	cancel_work_sync(&c->reap_work);
 	cancel_work_sync(&c->view_work);
 	vcs_sysfs_cluster_del(c);
@@ -229,6 +229,9 @@ static void cluster_lose(struct vcs_cluster *c)
 	lockdep_assert_held(&c->lock);
 	if (c->state != VCS_PROVIDER_ATTACHED)
 		return;
+	pr_warn("vcs: %s: provider %s is lost%s\n", c->handle, c->provider,
+		c->lease.armed && c->lease.reset ?
+		", and the machine is reset at the end of its lease and grace" : "");
 	c->gone = c->type;
 	seat_leave(c, VCS_PROVIDER_LOST);
 	list_for_each_entry_safe(g, next, &c->groups, node)
@@ -275,10 +278,24 @@ static struct sock *reap_one(struct vcs_cluster *c)
 	return sk;
 }
 
+/* The lease has run out: said once; who would be reset has lost the provider. Under c->lock. */
+static void expire(struct vcs_cluster *c)
+{
+	u64 now = ktime_get_boottime_ns();
+
+	if (c->lease.told || vcs_lease_next(&c->lease, now) < VCS_LEASE_EXPIRED)
+		return;
+	c->lease.told = true;
+	trace_vcs_lease_expire(c);
+	if (vcs_lease_over(&c->lease, now))
+		cluster_lose(c);
+	else
+		vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
+}
+
 static void reap_locked(struct vcs_cluster *c)
 {
 	struct vcs_provider_type *gone;
-	u64 now = ktime_get_boottime_ns();
 	struct sock *sk;
 
 	lockdep_assert_held(&c->config);
@@ -286,15 +303,9 @@ static void reap_locked(struct vcs_cluster *c)
 	while ((sk = reap_one(c)))
 		sock_put(sk);
 	scoped_guard(vcs_cluster, c) {
-		if (vcs_session_dead(&c->seat)) {
+		expire(c);
+		if (vcs_session_dead(&c->seat))
 			cluster_lose(c);
-		} else if (c->state == VCS_PROVIDER_ATTACHED &&
-			   vcs_lease_next(&c->lease, now) == VCS_LEASE_EXPIRED) {
-			trace_vcs_lease_expire(c);
-			pr_warn("vcs: %s: the lease has run out, provider %s is lost\n",
-				c->handle, c->provider);
-			cluster_lose(c);
-		}
 		gone = c->gone;
 	}
 	if (gone)
@@ -325,7 +336,9 @@ void vcs_clusters_reap(void)
 static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_ms,
 		     const struct vcs_from *from)
 {
+	u32 grace_ms = vcs_from_u32(from, VCS_A_GRACE_MS, 0);
 	struct vcs_group *g;
+	int err;
 
 	guard(vcs_cluster)(c);
 	if (c->dead)
@@ -335,21 +348,15 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 	if (lease_ms && !(t->caps & VCS_CAP_LEASE))
 		return vcs_refuse(from, VCS_A_LEASE_MS, -EOPNOTSUPP,
 				  "the provider type has no lease");
+	err = vcs_lease_attach(c, lease_ms, grace_ms, from);
+	if (err)
+		return err;
 	c->type = t;
 	strscpy(c->provider, t->name, sizeof(c->provider));
 	WRITE_ONCE(c->state, VCS_PROVIDER_ATTACHED);
 	vcs_session_take(&c->seat, from);
 	WRITE_ONCE(c->attached_ns, ktime_get_boottime_ns());
 	c->event_floor = c->highest_event;
-	/*
-	 * The first lease runs from now, but nothing is armed by it: that takes a
-	 * start in a quorate view of this session.
-	 */
-	c->lease = (struct vcs_lease) {
-		.lease_ns = (u64)lease_ms * NSEC_PER_MSEC,
-		.valid_from = c->attached_ns,
-	};
-	vcs_lease_update(c);
 	list_for_each_entry(g, &c->groups, node)
 		if (g->state == VCS_GROUP_STATE_JOINING)
 			vcs_group_tell(g, VCS_TELL_JOIN);
@@ -388,6 +395,8 @@ int vcs_nl_provider_attach(struct vcs_from *from)
 
 	if (lease_ms > VCS_LEASE_MS_MAX)
 		return vcs_refuse(from, VCS_A_LEASE_MS, -EINVAL, "a lease of over an hour");
+	if (vcs_from_u32(from, VCS_A_GRACE_MS, 0) > VCS_LEASE_MS_MAX)
+		return vcs_refuse(from, VCS_A_GRACE_MS, -EINVAL, "a grace of over an hour");
 	t = vcs_type_get(vcs_from_text(from, VCS_A_PROVIDER, "user"));
 	if (!t)
 		return vcs_refuse(from, VCS_A_PROVIDER, -ENOENT, "no such provider type");
@@ -431,6 +440,8 @@ static void fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err)
 	WRITE_ONCE(c->upcalls, c->upcalls + 1);
 	trace_vcs_fence_result(c, nodeid, incarnation, err);
 	vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
+	if (!err && nodeid == c->nodeid && incarnation == vcs_incarnation)
+		vcs_lease_fenced(c);
 }
 
 void vcs_up_fenced(struct vcs_cluster *c, u32 nodeid, u64 incarnation, int err)

@@ -9,7 +9,8 @@ int vcs_nl_info_get(struct vcs_from *from)
 {
 	return nla_put_u32(from->reply, VCS_A_API_VERSION, VCS_API_VERSION) ?:
 	       vcs_put_u64(from->reply, VCS_A_CAPABILITIES,
-			   VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE) ?:
+			   VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE |
+			   (vcs_dry_run ? 0 : VCS_CAP_RESET)) ?:
 	       vcs_put_u64(from->reply, VCS_A_INCARNATION, vcs_incarnation);
 }
 
@@ -64,6 +65,7 @@ static int put_cluster(struct sk_buff *skb, struct vcs_cluster *c)
 	       nla_put_u32(skb, VCS_A_LEASE_MS, div_u64(c->lease.lease_ns, NSEC_PER_MSEC)) ?:
 	       nla_put_u32(skb, VCS_A_LEASE_REMAINING_MS, vcs_lease_remaining_ms(c, now)) ?:
 	       nla_put_u32(skb, VCS_A_LEASE_STATE, vcs_lease_next(&c->lease, now)) ?:
+	       nla_put_u32(skb, VCS_A_GRACE_MS, div_u64(c->lease.grace_ns, NSEC_PER_MSEC)) ?:
 	       vcs_put_u64(skb, VCS_A_STALE_ACKS, c->stale);
 }
 

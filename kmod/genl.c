@@ -76,11 +76,12 @@ const char *const vcs_provider_state_text[4] = {
 	[VCS_PROVIDER_LOST] = "lost",
 };
 
-const char *const vcs_lease_state_text[4] = {
+const char *const vcs_lease_state_text[5] = {
 	[VCS_LEASE_NONE] = "none",
 	[VCS_LEASE_IDLE] = "idle",
 	[VCS_LEASE_ARMED] = "armed",
 	[VCS_LEASE_EXPIRED] = "expired",
+	[VCS_LEASE_RESET] = "reset",
 };
 
 const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
@@ -202,6 +203,13 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 		.required	= BIT_ULL(VCS_A_CLAIM),
 		.answers	= true,
 	},
+	[VCS_CMD_LEASE_FREEZE] = {
+		.call		= vcs_nl_lease_freeze,
+		.required	= BIT_ULL(VCS_A_HANDLE) |
+				  BIT_ULL(VCS_A_SESSION) |
+				  BIT_ULL(VCS_A_FREEZE_UNTIL_NS),
+		.cluster	= true,
+	},
 };
 
 static const struct nla_policy vcs_cluster_add_nl_policy[VCS_A_NODEID + 1] = {
@@ -218,10 +226,11 @@ static const struct nla_policy vcs_cluster_get_nl_policy[VCS_A_HANDLE + 1] = {
 	[VCS_A_HANDLE] = { .type = NLA_NUL_STRING, .len = 64, },
 };
 
-static const struct nla_policy vcs_provider_attach_nl_policy[VCS_A_LEASE_MS + 1] = {
+static const struct nla_policy vcs_provider_attach_nl_policy[VCS_A_GRACE_MS + 1] = {
 	[VCS_A_HANDLE] = { .type = NLA_NUL_STRING, .len = 64, },
 	[VCS_A_PROVIDER] = { .type = NLA_NUL_STRING, .len = 64, },
 	[VCS_A_LEASE_MS] = { .type = NLA_U32, },
+	[VCS_A_GRACE_MS] = { .type = NLA_U32, },
 };
 
 static const struct nla_policy vcs_provider_detach_nl_policy[VCS_A_SESSION + 1] = {
@@ -317,7 +326,13 @@ static const struct nla_policy vcs_claim_nl_policy[VCS_A_CLAIM_DATA + 1] = {
 	[VCS_A_CLAIM_DATA] = { .type = NLA_BINARY, .len = 4096, },
 };
 
-const struct genl_ops vcs_nl_ops[19] = {
+static const struct nla_policy vcs_lease_freeze_nl_policy[VCS_A_FREEZE_UNTIL_NS + 1] = {
+	[VCS_A_HANDLE] = { .type = NLA_NUL_STRING, .len = 64, },
+	[VCS_A_SESSION] = NLA_POLICY_MIN(NLA_U64, 1),
+	[VCS_A_FREEZE_UNTIL_NS] = { .type = NLA_U64, },
+};
+
+const struct genl_ops vcs_nl_ops[20] = {
 	{
 		.cmd		= VCS_CMD_INFO_GET,
 		.doit		= vcs_nl_doit,
@@ -345,7 +360,7 @@ const struct genl_ops vcs_nl_ops[19] = {
 		.cmd		= VCS_CMD_PROVIDER_ATTACH,
 		.doit		= vcs_nl_doit,
 		.policy		= vcs_provider_attach_nl_policy,
-		.maxattr	= VCS_A_LEASE_MS,
+		.maxattr	= VCS_A_GRACE_MS,
 	},
 	{
 		.cmd		= VCS_CMD_PROVIDER_DETACH,
@@ -434,5 +449,11 @@ const struct genl_ops vcs_nl_ops[19] = {
 		.doit		= vcs_nl_doit,
 		.policy		= vcs_claim_nl_policy,
 		.maxattr	= VCS_A_CLAIM_DATA,
+	},
+	{
+		.cmd		= VCS_CMD_LEASE_FREEZE,
+		.doit		= vcs_nl_doit,
+		.policy		= vcs_lease_freeze_nl_policy,
+		.maxattr	= VCS_A_FREEZE_UNTIL_NS,
 	},
 };

@@ -21,12 +21,12 @@ struct vcs_nl_command {
 };
 
 extern const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1];
-extern const struct genl_ops vcs_nl_ops[19];
+extern const struct genl_ops vcs_nl_ops[20];
 extern const char *const vcs_phase_text[4];
 extern const char *const vcs_level_text[5];
 extern const char *const vcs_group_state_text[5];
 extern const char *const vcs_provider_state_text[4];
-extern const char *const vcs_lease_state_text[4];
+extern const char *const vcs_lease_state_text[5];
 
 int vcs_member_put(struct sk_buff *skb, int attr, const struct vcs_member *v);
 /* What is absent and may be stays as it is. */
@@ -58,6 +58,7 @@ int vcs_nl_group_join(struct vcs_from *from);
 int vcs_nl_group_ack(struct vcs_from *from);
 int vcs_nl_group_leave(struct vcs_from *from);
 int vcs_nl_claim(struct vcs_from *from);
+int vcs_nl_lease_freeze(struct vcs_from *from);
 
 enum {
 	VCS_NLGRP_HINTS,

@@ -28,6 +28,7 @@
 #define VCS_CLAIMS_MAX		64
 #define VCS_TYPES_MAX		16
 #define VCS_LEASE_MS_MAX	(3600 * 1000)
+#define VCS_LEASE_FREEZE_MAX_NS	(24 * 3600 * NSEC_PER_SEC)
 
 /*
  * Somebody who holds a seat over netlink. The portid is free for reuse before
@@ -48,12 +49,19 @@ struct vcs_from {
 	struct sk_buff *reply;	/* where there is one */
 };
 
+/* Points in time are CLOCK_BOOTTIME, ns. */
 struct vcs_lease {
 	u64 lease_ns;		/* 0: no lease */
-	u64 valid_from;		/* CLOCK_BOOTTIME, ns */
+	u64 grace_ns;		/* 0: resets nothing */
+	u64 valid_from;
+	u64 freeze;		/* maintenance: it ends no earlier */
+	u64 end;		/* 0: no lease */
+	u64 reset;		/* 0: none */
 	bool armed;
+	bool told;		/* its end */
 	u64 renewals;
 	u64 late;		/* renewals refused: too old, or run out */
+	u64 resets;		/* in a dry run */
 };
 
 struct vcs_cluster {
@@ -92,6 +100,7 @@ struct vcs_cluster {
 
 	struct vcs_lease lease;
 	struct hrtimer lease_timer;
+	struct hrtimer reset_timer;
 	struct work_struct reap_work;
 
 	struct blocking_notifier_head view_chain;
@@ -209,9 +218,15 @@ void vcs_group_changed(struct vcs_group *g);
 void vcs_group_acknowledge(struct vcs_group *g, enum vcs_phase phase);
 
 /* lease.c */
+extern bool vcs_dry_run;
 enum vcs_lease_state vcs_lease_next(const struct vcs_lease *l, u64 now);
 bool vcs_lease_covers(const struct vcs_lease *l, u64 now);
+bool vcs_lease_over(const struct vcs_lease *l, u64 now);
 void vcs_lease_init(struct vcs_cluster *c);
+void vcs_lease_exit(struct vcs_cluster *c);
+int vcs_lease_attach(struct vcs_cluster *c, u32 lease_ms, u32 grace_ms,
+		     const struct vcs_from *from);
+void vcs_lease_fenced(struct vcs_cluster *c);
 void vcs_lease_update(struct vcs_cluster *c);
 u64 vcs_lease_remaining_ms(const struct vcs_cluster *c, u64 now);
 extern struct notifier_block vcs_lease_pm;

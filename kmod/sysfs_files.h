@@ -347,7 +347,10 @@ static struct kobj_attribute attr_lease_lease_ms = {
 static ssize_t show_lease_grace_ms(struct kobject *kobj,
 				   struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%u\n", 0);
+	struct vcs_cluster *c = container_of(kobj, struct vcs_cluster, kobj);
+
+	return sysfs_emit(buf, "%llu\n",
+			  div_u64(READ_ONCE(c->lease.grace_ns), NSEC_PER_MSEC));
 }
 
 static struct kobj_attribute attr_lease_grace_ms = {
@@ -394,7 +397,10 @@ static struct kobj_attribute attr_lease_late_renewals = {
 static ssize_t show_lease_reset_armed(struct kobject *kobj,
 				      struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%u\n", 0);
+	struct vcs_cluster *c = container_of(kobj, struct vcs_cluster, kobj);
+
+	return sysfs_emit(buf, "%u\n",
+			  READ_ONCE(c->lease.armed) && READ_ONCE(c->lease.reset));
 }
 
 static struct kobj_attribute attr_lease_reset_armed = {
@@ -404,11 +410,35 @@ static struct kobj_attribute attr_lease_reset_armed = {
 static ssize_t show_lease_dry_run(struct kobject *kobj,
 				  struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%u\n", 0);
+	return sysfs_emit(buf, "%u\n", vcs_dry_run);
 }
 
 static struct kobj_attribute attr_lease_dry_run = {
 	.attr = { .name = "dry_run", .mode = 0444 }, .show = show_lease_dry_run,
+};
+
+static ssize_t show_lease_resets(struct kobject *kobj,
+				 struct kobj_attribute *attr, char *buf)
+{
+	struct vcs_cluster *c = container_of(kobj, struct vcs_cluster, kobj);
+
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(c->lease.resets));
+}
+
+static struct kobj_attribute attr_lease_resets = {
+	.attr = { .name = "resets", .mode = 0444 }, .show = show_lease_resets,
+};
+
+static ssize_t show_lease_freeze_until_ns(struct kobject *kobj,
+					  struct kobj_attribute *attr, char *buf)
+{
+	struct vcs_cluster *c = container_of(kobj, struct vcs_cluster, kobj);
+
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(c->lease.freeze));
+}
+
+static struct kobj_attribute attr_lease_freeze_until_ns = {
+	.attr = { .name = "freeze_until_ns", .mode = 0444 }, .show = show_lease_freeze_until_ns,
 };
 
 static struct attribute *lease_attrs[] = {
@@ -420,6 +450,8 @@ static struct attribute *lease_attrs[] = {
 	&attr_lease_late_renewals.attr,
 	&attr_lease_reset_armed.attr,
 	&attr_lease_dry_run.attr,
+	&attr_lease_resets.attr,
+	&attr_lease_freeze_until_ns.attr,
 	NULL
 };
 

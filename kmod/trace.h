@@ -65,8 +65,14 @@ DEFINE_EVENT(vcs_cluster, vcs_provider_lost,
 	TP_ARGS(c)
 );
 
-/* The lease has run out; the provider is lost. */
+/* The lease has run out; with a grace, the provider is lost. */
 DEFINE_EVENT(vcs_cluster, vcs_lease_expire,
+	TP_PROTO(const struct vcs_cluster *c),
+	TP_ARGS(c)
+);
+
+/* A dry run leaves out the reset of the machine, here. */
+DEFINE_EVENT(vcs_cluster, vcs_lease_reset,
 	TP_PROTO(const struct vcs_cluster *c),
 	TP_ARGS(c)
 );

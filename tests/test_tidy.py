@@ -21,7 +21,7 @@ FUNCTION_MAX = 70
 FILE_MAX = 400
 TEST_FILE_MAX = 600
 "Tests are lists: they are looked up, not read through."
-MODULE_MAX = 2500
+MODULE_MAX = 2600
 "Lines of code of vcs.ko that people write; comments and blank lines are not counted."
 MADE = "by `make gen`; do not edit"
 
@@ -43,6 +43,7 @@ ALLOWED: list[tuple[str, tuple[str, ...]]] = [
     ("vcs/model.py", ()),
     ("vcs/errors.py", ()),
     ("vcs/cli/mount_gfs2.py", ()),
+    ("vcs/watchdog.py", ()),
     ("vcs/netlink*.py", ("vcs", "bridge.switch")),  # the port to the kernel implements the bridge's interface to a switch
     ("vcs/vcsd.py", ("vcs", "bridge", "membership")),  # the master puts the parts together
     ("vcs/*", ("vcs",)),

@@ -47,7 +47,7 @@ ENUMS: Final[dict[str, dict[str, int]]] = {
     "group-flags": {"persistent": 1, "needs-fence": 2},
     "group-state": {"joining": 1, "member": 2, "leaving": 3, "lost": 4},
     "provider-state": {"none": 0, "attached": 1, "orphan": 2, "lost": 3},
-    "lease-state": {"none": 0, "idle": 1, "armed": 2, "expired": 3},
+    "lease-state": {"none": 0, "idle": 1, "armed": 2, "expired": 3, "reset": 4},
     "view-flags": {"quorate": 1},
     "capability": {"groups": 1, "fence": 2, "lease": 4, "reset": 8},
 }
@@ -103,6 +103,8 @@ ATTRIBUTE_SETS: Final[dict[str, tuple[Attr, ...]]] = {
         Attr("claim", 40, "string"),
         Attr("claim-data", 41, "binary"),
         Attr("stale-acks", 42, "u64"),
+        Attr("grace-ms", 43, "u32"),
+        Attr("freeze-until-ns", 44, "u64"),
     ),
 }
 
@@ -110,8 +112,8 @@ OPS: Final[tuple[Op, ...]] = (
     Op("info-get", 1, do=(), do_reply=("api-version", "capabilities", "incarnation"), dump=None, dump_reply=None, event=None),
     Op("cluster-add", 2, do=("handle", "name", "nodeid"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("cluster-del", 3, do=("handle",), do_reply=(), dump=None, dump_reply=None, event=None),
-    Op("cluster-get", 4, do=("handle",), do_reply=("handle", "name", "nodeid", "provider", "provider-state", "change-seq", "highest-event", "generation", "lease-ms", "lease-remaining-ms", "lease-state", "stale-acks"), dump=(), dump_reply=("handle", "name", "nodeid", "provider", "provider-state", "change-seq", "highest-event", "generation", "lease-ms", "lease-remaining-ms", "lease-state", "stale-acks"), event=None),
-    Op("provider-attach", 5, do=("handle", "provider", "lease-ms"), do_reply=("session", "incarnation", "highest-event", "generation"), dump=None, dump_reply=None, event=None),
+    Op("cluster-get", 4, do=("handle",), do_reply=("handle", "name", "nodeid", "provider", "provider-state", "change-seq", "highest-event", "generation", "lease-ms", "lease-remaining-ms", "lease-state", "grace-ms", "stale-acks"), dump=(), dump_reply=("handle", "name", "nodeid", "provider", "provider-state", "change-seq", "highest-event", "generation", "lease-ms", "lease-remaining-ms", "lease-state", "grace-ms", "stale-acks"), event=None),
+    Op("provider-attach", 5, do=("handle", "provider", "lease-ms", "grace-ms"), do_reply=("session", "incarnation", "highest-event", "generation"), dump=None, dump_reply=None, event=None),
     Op("provider-detach", 6, do=("handle", "session"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("lease-renew", 7, do=("handle", "session", "valid-from-ns"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("view-set", 8, do=("handle", "session", "ring-seq", "ring-rep", "view-flags", "member"), do_reply=("generation",), dump=None, dump_reply=None, event=None),
@@ -130,7 +132,8 @@ OPS: Final[tuple[Op, ...]] = (
     Op("view-hint", 21, do=None, do_reply=None, dump=None, dump_reply=None, event=("handle", "generation")),
     Op("group-hint", 22, do=None, do_reply=None, dump=None, dump_reply=None, event=("handle", "group", "generation", "event", "phase")),
     Op("provider-hint", 23, do=None, do_reply=None, dump=None, dump_reply=None, event=("handle", "provider-state")),
+    Op("lease-freeze", 24, do=("handle", "session", "freeze-until-ns"), do_reply=(), dump=None, dump_reply=None, event=None),
 )
-OPTIONAL: Final[frozenset[str]] = frozenset(("claim-data", "error", "group-flags", "join-id", "lease-ms", "level", "member", "owner", "provider", "view-flags", "votes"))
+OPTIONAL: Final[frozenset[str]] = frozenset(("claim-data", "error", "grace-ms", "group-flags", "join-id", "lease-ms", "level", "member", "owner", "provider", "view-flags", "votes"))
 "What a request may lack."
 COMMANDS: Final[dict[str, int]] = {op.name: op.value for op in OPS}

@@ -258,8 +258,9 @@ class KernelSwitch:
     def cluster_del(self, handle: str) -> None:
         self._do("cluster-del", handle=handle)
 
-    def attach(self, handle: str, lease_ms: int) -> Attachment:
-        a = self._do("provider-attach", handle=handle, provider="user", lease_ms=lease_ms)
+    def attach(self, handle: str, lease_ms: int, grace_ms: int = 0) -> Attachment:
+        # A module without the reset does not know the attribute; who wants no reset need not name it.
+        a = self._do("provider-attach", handle=handle, provider="user", lease_ms=lease_ms, grace_ms=grace_ms or None)
         return Attachment(number(a, "session"), number(a, "incarnation"), number(a, "highest-event"))
 
     def detach(self, handle: str, session: int) -> None:
@@ -277,6 +278,9 @@ class KernelSwitch:
 
     def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
         self._do("lease-renew", handle=handle, session=session, valid_from_ns=valid_from_ns)
+
+    def lease_freeze(self, handle: str, session: int, until_ns: int) -> None:
+        self._do("lease-freeze", handle=handle, session=session, freeze_until_ns=until_ns)
 
     def group_stop(self, handle: str, session: int, group: str, event: int) -> None:
         self._do("group-stop", handle=handle, session=session, group=group, event=event)

@@ -111,7 +111,7 @@ def cluster_info(a: Attributes) -> ClusterInfo:
         handle=text(a, "handle"), name=text(a, "name"), nodeid=number(a, "nodeid"),
         provider=a.get("provider", ""), provider_state=enum(ProviderState, a, "provider-state"),
         change_seq=number(a, "change-seq"), lease_ms=a.get("lease-ms", 0),
-        lease_remaining_ms=a.get("lease-remaining-ms", 0),
+        lease_remaining_ms=a.get("lease-remaining-ms", 0), grace_ms=a.get("grace-ms", 0),
     )
 
 

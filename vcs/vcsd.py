@@ -41,6 +41,7 @@ EXIT_LIVE = 3
 THREAD_STACK = 512 << 10
 "Bytes."
 GLUE = "dlm_glue"
+WATCHDOG = str(Path(__file__).with_name("watchdog.py"))
 STOP_LEAVE_S = 8.0
 "How long a clean leave may take at SIGTERM, when nobody is there to be told of it otherwise."
 
@@ -82,6 +83,7 @@ class Daemon:
         self._reload: asyncio.Task[None] | None = None
         self._component: Component | None = None
         self._glue: OutlivingChild | None = None
+        self._watchdog: OutlivingChild | None = None
 
     async def run(self) -> int:
         """The exit code. Raises VcsError if it could not start."""
@@ -146,9 +148,24 @@ class Daemon:
         if o.glue:
             self._glue = self._make_glue()
             await self._glue.start()
-            component.before_departure = self._glue.stop
             stack.push_async_callback(self._glue.abandon)
+        if o.config.watchdog.device:
+            self._watchdog = self._make_watchdog()
+            await self._watchdog.start()
+            stack.push_async_callback(self._watchdog.abandon)
+        component.before_departure = self._end_children
         return component
+
+    async def _end_children(self) -> None:
+        """In a clean leave. The watchdog's keeper goes last, and by itself only when no lease is armed."""
+        for child in (self._glue, self._watchdog):
+            if child is not None:
+                await child.stop()
+
+    def _make_watchdog(self) -> OutlivingChild:
+        o = self.options
+        argv = [sys.executable, "-I", "-S", WATCHDOG, o.config.watchdog.device, str(o.config.watchdog.seconds)]
+        return OutlivingChild("watchdog", argv, f"{o.run_dir}/watchdog.pid", {}, self.events)
 
     def _make_glue(self) -> OutlivingChild:
         o = self.options

@@ -32,6 +32,7 @@ from bridge.coordinator.api import (
 )
 from bridge.coordinator.apply import apply, decide
 from bridge.coordinator.feed import Feeder
+from bridge.coordinator.lease import UNARMED, SelfFence
 from bridge.coordinator.merge import Present
 from bridge.coordinator.messages import Body, Exchange, FenceResult, GroupReport, MaintenanceOn, NodeOff, Orphaned, Overdue, Snapshot
 from bridge.coordinator.state import FAILED, NO_RING, State, from_json, to_json
@@ -58,9 +59,12 @@ class Coordinator:
     """``handle`` is the whole interface beside the two pictures ``describe`` and ``why``."""
 
     def __init__(
-        self, config: ClusterConfig, local: Processor, record: bytes | None, message_max: int = MESSAGE_MAX
+        self, config: ClusterConfig, local: Processor, record: bytes | None, message_max: int = MESSAGE_MAX,
+        self_fence: SelfFence = UNARMED,
     ) -> None:
-        """``record``: the newest Persist of this node, or None. A record that cannot be read counts as none, and is counted."""
+        """``record``: the newest Persist of this node, or None. A record that cannot be read counts as none, and is counted.
+        ``self_fence``: what to announce of this node's lease."""
+        self.self_fence = self_fence
         self.config = config
         self.local = local
         self.state = State()
@@ -217,6 +221,7 @@ class Coordinator:
             digest=self.state.digest() if has_state else "", can_fence=bool(self.config.fencing.agent),
             leaving=self.feed.leave_wanted, groups=reports,
             record=None if has_state or self._record is None else persist.value(self._record), acked=tuple(sorted(self.acked)),
+            self_fence=self.self_fence.row,
         )
 
     def _collected(self) -> None:
@@ -236,6 +241,7 @@ class Coordinator:
         except RemoteError as error:
             self._reject("snapshot", error)
             return
+        self.feed.leases.forget()  # others were primary without this node: nobody it heard of is surely out since then
         self._form(state, cold=False)
 
     def _cold(self) -> None:
@@ -245,6 +251,7 @@ class Coordinator:
         absent = merge.missing(self.config, self.present, acked)
         self.votes = merge.cold_votes(self.config, state, self.present)
         if not absent or (self.votes.quorate and not self.config.quorum.wait_for_all):
+            self.feed.leases.forget()
             self._form(state, cold=True, acked=acked)
             return
         if self.mode is not Mode.WAITING:

@@ -44,6 +44,7 @@ def describe(c: Coordinator) -> dict[str, object]:
             {
                 "nodeid": o.nodeid, "incarnation": o.boot, "groups": sorted(o.groups), "everything": o.everything,
                 "phase": o.phase, "failed_attempts": o.attempt, "fencer": o.fencer, "detail": o.detail,
+                "self_fence_at_ns": c.feed.leases.at.get(o.key, 0),
             }
             for _, o in sorted(state.obligations.items())
         ],
@@ -139,6 +140,12 @@ def _obligation(c: Coordinator, o: Obligation) -> dict[str, object]:
     elif o.phase == RETRY:
         text = (
             f"{victim} must be fenced; attempt {o.attempt} failed ({o.detail}); {_names(c, [o.fencer])} tries again after a pause; "
+            f"when it is certainly off: vcs fence ack {o.nodeid}"
+        )
+    elif o.key in c.feed.leases.at:
+        wait_s = c.state.nodes[o.nodeid].self_fence.wait_ms(c.config.lease.margin_ms) / 1000
+        text = (
+            f"{victim} must be fenced: it resets itself when its lease runs out, which is certain {wait_s:g} s after it was missed; "
             f"when it is certainly off: vcs fence ack {o.nodeid}"
         )
     else:

@@ -28,6 +28,7 @@ from bridge.coordinator.api import (
     Submit,
 )
 from bridge.coordinator.clocks import MS, Clocks
+from bridge.coordinator.lease_clock import LeaseClock
 from bridge.coordinator.messages import (
     Ack,
     Body,
@@ -79,6 +80,7 @@ class Feeder:
     results: dict[tuple[int, int], FenceResult] = field(default_factory=dict)
     retry_at: dict[tuple[int, int, int], int] = field(default_factory=dict)
     clocks: Clocks = field(init=False)
+    leases: LeaseClock = field(init=False)
     freezes: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Serial of a maintenance whose order was delivered here -> (when it is over, until when the own lease may be frozen). The latter
     counts from the last evidence of quorum, so it is never beyond what any other node counts."""
@@ -96,6 +98,7 @@ class Feeder:
 
     def __post_init__(self) -> None:
         self.clocks = Clocks(self.config, self.local.nodeid)
+        self.leases = LeaseClock(self.config.lease.margin_ms)
 
     # --- what others call -------------------------------------------------------------------------------------------------
     def new_ring(self) -> None:
@@ -176,7 +179,10 @@ class Feeder:
             self.note("view_installed", ring=str(ring), quorate=quorate, members=sorted(boots))
 
     def _marks(self, state: State) -> None:
+        me = (self.local.nodeid, self.local.boot)
         for nodeid, boot, _ in state.discharged:
+            if (nodeid, boot) == me and state.nodes[nodeid].status != FAILED:
+                continue  # of long ago: it has come back since, with nothing in its hands
             if boot and (nodeid, boot) not in self.marked:
                 self.marked.add((nodeid, boot))
                 self.out.append(Fenced(nodeid, boot))
@@ -185,6 +191,10 @@ class Feeder:
     def _fences(self, state: State, now_ns: int) -> None:
         self.results = {k: r for k, r in self.results.items() if k in state.obligations}
         self.launched = {k for k in self.launched if k[:2] in state.obligations}
+        # Self-fencing goes on beside whatever else is tried; the lowest member speaks for all.
+        for over in self.leases.due(state, now_ns):
+            if min((n for n in state.ring_members if state.admitted(n)), default=0) == self.local.nodeid:
+                self.results.setdefault((over.nodeid, over.boot), over)
         owed = {(o.nodeid, o.boot, o.attempt) for o in state.obligations.values()}
         self.retry_at = {k: t for k, t in self.retry_at.items() if k in owed}
         for obligation in sorted(state.obligations.values(), key=lambda o: o.key):
@@ -372,4 +382,5 @@ class Feeder:
         times = [t for k, t in self.retry_at.items() if FenceRetry(*k) not in self.said]
         times += [over for over, _ in self.freezes.values()]
         times += self.clocks.wake(now_ns)
+        times += self.leases.at.values()
         return min((t for t in times if t > now_ns), default=None)

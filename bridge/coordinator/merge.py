@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bridge.coordinator import ballot, groups, persist, quorum
 from bridge.coordinator.api import Notice
 from bridge.coordinator.fencing import discharge, fail_node, owe
+from bridge.coordinator.lease import announced
 from bridge.coordinator.messages import Exchange
 from bridge.coordinator.persist import Record
 from bridge.coordinator.state import (
@@ -209,6 +210,7 @@ def _meet(state: State, nodeid: int, node: Node, member: Present, cold: bool, no
     else:
         _admit(state, nodeid, node, who, obligation, notes)
     node.boot, node.engine, node.can_fence, node.dead = who.boot, who.engine, said.can_fence, False
+    node.self_fence = announced(said.self_fence)
 
 
 def _settle_old(state: State, nodeid: int, node: Node, member: Present, notes: list[Notice]) -> None:

@@ -55,6 +55,8 @@ class Exchange:
     acked: tuple[int, ...] = ()
     "Nodes that an administrator declared off while this member waited for all."
     feature: int = FEATURE
+    self_fence: tuple[int, ...] = ()
+    "Of the sender's lease: lease, grace, watchdog (ms; lease.py)."
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 
+from bridge.coordinator.lease import UNARMED, SelfFence, announced
 from vcs.errors import RemoteError
 from vcs.model import GroupFlags, Phase, RingId, event_id
 
@@ -47,9 +48,11 @@ class Node:
     frozen: int = 0
     "Serial of the maintenance under which its lease may still reset nothing; 0: it resets."
     frozen_ms: int = 0
+    self_fence: SelfFence = UNARMED
+    "What this boot announced of its lease."
 
     def copy(self) -> Node:
-        return Node(self.status, self.boot, self.engine, self.can_fence, self.votes, self.voter, self.dead, self.frozen, self.frozen_ms)
+        return replace(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +234,15 @@ def _boots(rows: list[list[int]]) -> dict[int, int]:
 
 def node_to_json(node: Node) -> list[Any]:
     return [node.status, node.boot, node.engine, node.can_fence, node.votes, node.voter, node.dead,
-            node.frozen, node.frozen_ms]
+            node.frozen, node.frozen_ms, list(node.self_fence.row)]
 
 
 def node_from_json(row: list[Any]) -> Node:
     """Of this version, or of one that knew less: it wrote a shorter row."""
     votes, voter, dead, frozen, frozen_ms = row[4:9] if len(row) > 8 else (1, row[0] != LEFT, False, 0, 0)
-    return Node(str(row[0]), int(row[1]), int(row[2]), bool(row[3]), int(votes), bool(voter), bool(dead), int(frozen), int(frozen_ms))
+    self_fence = announced(row[9]) if len(row) > 9 else UNARMED
+    return Node(str(row[0]), int(row[1]), int(row[2]), bool(row[3]), int(votes), bool(voter), bool(dead), int(frozen), int(frozen_ms),
+                self_fence)
 
 
 def ballot_to_json(ballot: Ballot) -> list[Any]:

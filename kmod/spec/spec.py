@@ -12,7 +12,8 @@ SPEC = Path("kmod/spec/vcs.yaml")
 NOTICE = f"made from {SPEC} by `make gen`; do not edit"
 SCALARS = {"u32": "NLA_U32", "u64": "NLA_U64"}
 OPTIONAL = {
-    "provider", "lease-ms", "view-flags", "member", "error", "level", "group-flags", "owner", "claim-data", "votes", "join-id",
+    "provider", "lease-ms", "grace-ms", "view-flags", "member", "error", "level", "group-flags", "owner", "claim-data", "votes",
+    "join-id",
 }  # fmt: skip
 "What a request may lack; everything else that it may carry, it must (the kernel's format has no word for it)."
 Table = dict[str, Any]

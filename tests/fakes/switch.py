@@ -26,6 +26,7 @@ from tests.fakes.switch_state import (
     check_name,
     check_nodeid,
     check_not_lost,
+    check_range,
     check_text,
     check_u64,
     refuse,
@@ -47,7 +48,9 @@ API_VERSION = 1
 RESERVED = ("providers", "api_version")
 "Names beside the clusters' own in /sys/kernel/vcs."
 CAPABILITIES = 0x7
-"Groups, results of fencing, the lease; an expired lease does not reset the machine yet."
+"Groups, results of fencing, the lease."
+CAPABILITY_RESET = 0x8
+FREEZE_MAX_NS = 24 * 3600 * 1_000_000_000
 ALL_FLAGS = GroupFlags.PERSISTENT | GroupFlags.NEEDS_FENCE
 
 Observer = Callable[[str, str, str, int], None]
@@ -58,9 +61,13 @@ class FakeSwitch:
     """One kernel with the module loaded. ``incarnation`` is its boot incarnation (u64 > 0)."""
 
     def __init__(
-        self, incarnation: int, now: Callable[[], int] = lambda: 0, observer: Observer | None = None
+        self, incarnation: int, now: Callable[[], int] = lambda: 0, observer: Observer | None = None,
+        reset: Callable[[], None] | None = None,
     ) -> None:
+        """``reset``: what resets this machine; None: the module runs with dry_run=1, and counts (``resets``)."""
         assert 0 < incarnation <= U64_MAX
+        self._reset_machine = reset
+        self.resets = 0
         self.incarnation = incarnation
         self._now = now
         self._observer = observer
@@ -100,30 +107,48 @@ class FakeSwitch:
     # --- time ----------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Let the lease run out where it is due."""
+        """Let leases run out, and reset the machine, where that is due."""
         now = self._now()
         for cluster in self._clusters.values():
-            if cluster.armed and now >= cluster.deadline_ns:
+            lease = cluster.lease
+            if cluster.armed and now >= lease.end_ns and not lease.told:
+                lease.told = True
                 self._note("lease_expire", cluster.handle, "", cluster.session)
-                self._lose(cluster)
+                if not cluster.over(now):
+                    self._changed(cluster, "lease_hint", "provider", number=cluster.session)
+                elif cluster.attached:
+                    self._lose(cluster)
+            if cluster.due(now) and not lease.fired:
+                lease.fired = True
+                self._reset(cluster)
 
     def next_deadline(self) -> int | None:
         """When tick() has something to do (ns, CLOCK_BOOTTIME), or None."""
-        return min((c.deadline_ns for c in self._clusters.values() if c.armed), default=None)
+        armed = [c.lease for c in self._clusters.values() if c.armed]
+        ends = [lease.end_ns for lease in armed if not lease.told]
+        return min(ends + [lease.reset_ns for lease in armed if lease.reset_ns and not lease.fired], default=None)
+
+    def _reset(self, cluster: FakeCluster) -> None:
+        self._note("lease_reset", cluster.handle, "", cluster.session)
+        if self._reset_machine is None:
+            self.resets += 1
+        else:
+            self._reset_machine()
 
     # --- reading -------------------------------------------------------------------------------------------
 
     def info(self) -> SwitchInfo:
-        return SwitchInfo(API_VERSION, CAPABILITIES, self.incarnation)
+        capabilities = CAPABILITIES | (0 if self._reset_machine is None else CAPABILITY_RESET)
+        return SwitchInfo(API_VERSION, capabilities, self.incarnation)
 
     def clusters(self) -> list[ClusterInfo]:
         return [self._cluster_info(c) for c in self._clusters.values()]
 
     def _cluster_info(self, c: FakeCluster) -> ClusterInfo:
-        remaining = max(0, c.deadline_ns - self._now()) // 1_000_000 if c.attached and c.lease_ns else 0
+        remaining = max(0, c.lease.end_ns - self._now()) // 1_000_000 if c.attached or c.armed else 0
         return ClusterInfo(
             c.handle, c.name, c.nodeid, c.provider, c.provider_state, c.change_seq,
-            c.lease_ns // 1_000_000, remaining,
+            c.lease.lease_ns // 1_000_000, remaining, c.lease.grace_ns // 1_000_000,
         )
 
     def view(self, handle: str) -> View:
@@ -159,19 +184,38 @@ class FakeSwitch:
         del self._clusters[handle]
         self._changed(cluster, "cluster_del", "cluster")
 
-    def attach(self, port: FakePort, handle: str, lease_ms: int) -> Attachment:
+    def attach(self, port: FakePort, handle: str, lease_ms: int, grace_ms: int = 0) -> Attachment:
         cluster = self._cluster(handle)
-        if not 0 <= lease_ms <= 0xFFFF_FFFF:
-            raise refuse(errno.EINVAL, f"lease of {lease_ms} ms out of range", "lease-ms")
+        for value, name in ((lease_ms, "lease-ms"), (grace_ms, "grace-ms")):
+            if not 0 <= value <= 3_600_000:
+                raise refuse(errno.EINVAL, f"{name} of {value} out of range", name)
         if cluster.attached:
             raise refuse(errno.EBUSY, f"cluster {handle} has a provider", "handle")
+        self._attach_lease(cluster, lease_ms, grace_ms)
         cluster.provider, cluster.provider_state, cluster.provider_port = "user", ProviderState.ATTACHED, port
         cluster.session, cluster.event_floor = self._new_session(), cluster.highest_event
-        cluster.lease_ns = lease_ms * 1_000_000
-        # The first lease runs from the attach: no evidence is older, so it expires no later than a renewed one.
-        cluster.valid_from_ns = self._now()
         self._changed(cluster, "provider_attach", "provider", number=cluster.session)
         return Attachment(cluster.session, self.incarnation, cluster.highest_event)
+
+    def _attach_lease(self, cluster: FakeCluster, lease_ms: int, grace_ms: int) -> None:
+        """An armed lease goes on as it was: to take over is no evidence. Another runs from now: no evidence is older."""
+        if grace_ms and not lease_ms:
+            raise refuse(errno.EINVAL, "a grace without a lease", "grace-ms")
+        if cluster.over(self._now()):
+            self._reset_if_due(cluster)
+            raise refuse(errno.ESTALE, "the lease has run out: this machine is about to be reset", "handle")
+        if grace_ms and any(c is not cluster and c.lease.grace_ns and (c.attached or c.armed) for c in self._clusters.values()):
+            raise refuse(errno.EBUSY, "the lease of another cluster resets this machine", "grace-ms")
+        cluster.lease.lease_ns, cluster.lease.grace_ns = lease_ms * 1_000_000, grace_ms * 1_000_000
+        if not cluster.armed:
+            cluster.lease.freeze_ns = 0
+            cluster.lease.prolong(self._now())
+        elif grace_ms and not cluster.lease.reset_ns:  # it is announced from now on, so it must hold before a renewal, too
+            cluster.lease.reset_ns = max(cluster.lease.end_ns, self._now()) + cluster.lease.grace_ns
+
+    def _reset_if_due(self, cluster: FakeCluster) -> None:
+        if cluster.due(self._now()):
+            self._reset(cluster)
 
     def detach(self, handle: str, session: int) -> None:
         cluster = self._provided(handle, session)
@@ -197,17 +241,31 @@ class FakeSwitch:
 
     def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
         cluster = self._provided(handle, session)
-        now = self._now()
-        if not cluster.lease_ns:
+        lease, now = cluster.lease, self._now()
+        if not lease.lease_ns:
             raise refuse(errno.EINVAL, f"cluster {handle} has no lease", "valid-from-ns")
         if valid_from_ns > now:
             raise refuse(errno.EINVAL, f"{valid_from_ns} lies in the future of {now}", "valid-from-ns")
-        if valid_from_ns < cluster.valid_from_ns:
-            raise refuse(errno.ESTALE, f"{valid_from_ns} is older than {cluster.valid_from_ns}", "valid-from-ns")
-        if valid_from_ns + cluster.lease_ns <= now:
+        if valid_from_ns < lease.valid_from_ns:
+            raise refuse(errno.ESTALE, f"{valid_from_ns} is older than {lease.valid_from_ns}", "valid-from-ns")
+        if valid_from_ns + lease.lease_ns <= now or cluster.over(now):
+            self._reset_if_due(cluster)
             raise refuse(errno.ESTALE, f"the lease of {valid_from_ns} has run out at {now}", "valid-from-ns")
-        cluster.valid_from_ns = valid_from_ns
+        lease.prolong(valid_from_ns)
         self._note("lease_renew", handle, "", valid_from_ns)
+
+    def lease_freeze(self, handle: str, session: int, until_ns: int) -> None:
+        cluster = self._provided(handle, session)
+        lease, now = cluster.lease, self._now()
+        check_range(until_ns, 0, U64_MAX, "freeze-until-ns")
+        if not lease.lease_ns:
+            raise refuse(errno.EINVAL, f"cluster {handle} has no lease", "handle")
+        if until_ns > now + FREEZE_MAX_NS:
+            raise refuse(errno.ERANGE, "frozen for over a day", "freeze-until-ns")
+        if cluster.over(now):
+            raise refuse(errno.ESTALE, "the lease has run out", "handle")
+        lease.freeze_ns = until_ns
+        lease.prolong(lease.valid_from_ns)
 
     # --- the provider's orders -----------------------------------------------------------------------------
 
@@ -244,7 +302,7 @@ class FakeSwitch:
                 raise refuse(errno.EPROTO, f"{m.nodeid}/{m.incarnation:x} is not in the current view", "member")
         if all(m.nodeid != cluster.nodeid for m in members):
             raise refuse(errno.EPROTO, "a start names this node", "member")
-        if GroupFlags.NEEDS_FENCE in group.flags and cluster.lease_ns and self._now() >= cluster.deadline_ns:
+        if GroupFlags.NEEDS_FENCE in group.flags and cluster.lease.end_ns and self._now() >= cluster.lease.end_ns:
             raise refuse(errno.EPROTO, "the lease has run out: renew it first", "event")
         group.phase, group.members, group.started = Phase.START, tuple(sorted(members)), True
         group.view_generation = cluster.view.generation
@@ -279,6 +337,9 @@ class FakeSwitch:
         check_error(error)
         cluster.fence_marks[nodeid, incarnation] = error
         self._changed(cluster, "fence_result", "cluster", number=nodeid)
+        endangered = any(GroupFlags.NEEDS_FENCE in g.flags and g.event for g in cluster.groups.values())
+        if not error and (nodeid, incarnation) == (cluster.nodeid, self.incarnation) and cluster.lease.grace_ns and endangered:
+            self._reset(cluster)  # others do without this boot, and took its locks
 
     # --- consumers -----------------------------------------------------------------------------------------
 

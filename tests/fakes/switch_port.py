@@ -102,8 +102,8 @@ class FakePort:
     def cluster_del(self, handle: str) -> None:
         self._change().cluster_del(handle)
 
-    def attach(self, handle: str, lease_ms: int) -> Attachment:
-        return self._change().attach(self, handle, lease_ms)
+    def attach(self, handle: str, lease_ms: int, grace_ms: int = 0) -> Attachment:
+        return self._change().attach(self, handle, lease_ms, grace_ms)
 
     def detach(self, handle: str, session: int) -> None:
         self._change().detach(handle, session)
@@ -115,6 +115,9 @@ class FakePort:
 
     def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
         self._change().lease_renew(handle, session, valid_from_ns)
+
+    def lease_freeze(self, handle: str, session: int, until_ns: int) -> None:
+        self._change().lease_freeze(handle, session, until_ns)
 
     def group_stop(self, handle: str, session: int, group: str, event: int) -> None:
         self._change().group_stop(handle, session, group, event)

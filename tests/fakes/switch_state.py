@@ -88,6 +88,30 @@ class FakeGroup:
 
 
 @dataclass(slots=True)
+class FakeLease:
+    """struct vcs_lease: lengths for the next renewal, and the deadlines that the last one fixed (ns, CLOCK_BOOTTIME)."""
+
+    lease_ns: int = 0
+    grace_ns: int = 0
+    "0: it resets nothing."
+    valid_from_ns: int = 0
+    freeze_ns: int = 0
+    end_ns: int = 0
+    "0: no lease."
+    reset_ns: int = 0
+    "0: none."
+    told: bool = False
+    fired: bool = False
+    "The reset's timer has fired for this deadline."
+
+    def prolong(self, valid_from_ns: int) -> None:
+        self.valid_from_ns = valid_from_ns
+        self.end_ns = max(valid_from_ns + self.lease_ns, self.freeze_ns) if self.lease_ns else 0
+        self.reset_ns = self.end_ns + self.grace_ns if self.grace_ns else 0
+        self.told = self.fired = False
+
+
+@dataclass(slots=True)
 class FakeCluster:
     handle: str
     name: str
@@ -100,8 +124,7 @@ class FakeCluster:
     highest_event: int = 0
     event_floor: int = 0
     "highest_event at the attach: what this provider orders must exceed it."
-    lease_ns: int = 0
-    valid_from_ns: int = 0
+    lease: FakeLease = field(default_factory=FakeLease)
     view: View = field(default_factory=lambda: View(0, RingId(0, 0), False, ()))
     groups: dict[str, FakeGroup] = field(default_factory=dict)
     fence_marks: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -113,15 +136,15 @@ class FakeCluster:
 
     @property
     def armed(self) -> bool:
-        """A group that needs fencing has started here and still runs on this provider's word (SAFETY S13)."""
-        return self.attached and self.lease_ns > 0 and any(
-            g.started and g.state is not GroupState.LOST and GroupFlags.NEEDS_FENCE in g.flags
-            for g in self.groups.values()
-        )
+        """A group that needs fencing has started here and was not left, whoever holds the seat (SAFETY S13)."""
+        return self.lease.end_ns > 0 and any(g.started and GroupFlags.NEEDS_FENCE in g.flags for g in self.groups.values())
 
-    @property
-    def deadline_ns(self) -> int:
-        return self.valid_from_ns + self.lease_ns
+    def over(self, now_ns: int) -> bool:
+        """The armed lease has run out, and is to reset the machine: nothing but leaving stops that."""
+        return self.armed and self.lease.reset_ns > 0 and now_ns >= self.lease.end_ns
+
+    def due(self, now_ns: int) -> bool:
+        return self.over(now_ns) and now_ns >= self.lease.reset_ns
 
 
 # A value out of the range that the netlink policy states gives ERANGE, as the kernel's validation does; what is checked

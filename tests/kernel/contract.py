@@ -28,7 +28,6 @@ from vcs.model import (
 
 BAD_INPUT = (errno.EINVAL, errno.ERANGE)
 "The netlink policy says ERANGE where a value leaves its range, the code behind it EINVAL."
-LEASE_MS = 1500
 PERSISTENT = GroupFlags.PERSISTENT
 NEEDS_FENCE = GroupFlags.NEEDS_FENCE
 
@@ -85,6 +84,7 @@ UNKNOWN: dict[str, Callable[[Port], object]] = {
     "detach": lambda p: p.detach("nowhere", 7),
     "view_set": lambda p: p.view_set("nowhere", 7, RingId(1, 1), True, [Member(1, 1)]),
     "lease_renew": lambda p: p.lease_renew("nowhere", 7, 1),
+    "lease_freeze": lambda p: p.lease_freeze("nowhere", 7, 1),
     "stop": lambda p: p.group_stop("nowhere", 7, "g", 1),
     "start": lambda p: p.group_start("nowhere", 7, "g", 1, [Member(1, 1)]),
     "finish": lambda p: p.group_finish("nowhere", 7, "g", 1),
@@ -186,6 +186,7 @@ CHANGES: dict[str, Callable[[World, Port], object]] = {
     "detach": lambda w, p: p.detach(w.handle, w.session),
     "view_set": lambda w, p: p.view_set(w.handle, w.session, RingId(9, 1), True, [w.me]),
     "lease_renew": lambda w, p: p.lease_renew(w.handle, w.session, 1),
+    "lease_freeze": lambda w, p: p.lease_freeze(w.handle, w.session, 1),
     "stop": lambda w, p: p.group_stop(w.handle, w.session, "g", 1000),
     "start": lambda w, p: p.group_start(w.handle, w.session, "g", 10, [w.me]),
     "finish": lambda w, p: p.group_finish(w.handle, w.session, "g", 10),
@@ -815,88 +816,6 @@ def test_a_claim_is_exclusive_and_its_data_outlives_the_holder(backend: Backend)
     assert second.claim(name, b"") == b"x" * 4096
     assert second.claim(name) == b""
     world.provider.cluster_del(f"{world.handle}-x")
-
-
-# --- the lease --------------------------------------------------------------------------------------------------
-
-
-def test_old_and_future_evidence_is_refused(backend: Backend) -> None:
-    """S9: a renewal is evidence with a date."""
-    world = World(backend, lease_ms=60_000)
-    backend.advance(50)
-    evidence = backend.now_ns()
-    world.provider.lease_renew(world.handle, world.session, evidence)
-    world.provider.lease_renew(world.handle, world.session, evidence)
-    with refused(errno.ESTALE, errno.EINVAL):
-        world.provider.lease_renew(world.handle, world.session, evidence - 1_000_000)
-    with refused(errno.EINVAL):
-        world.provider.lease_renew(world.handle, world.session, backend.now_ns() + 10_000_000_000)
-    with refused(errno.ESTALE):
-        world.provider.lease_renew(world.handle, world.session + 1000, backend.now_ns())
-
-
-def test_a_lease_runs_from_its_evidence(backend: Backend) -> None:
-    """S9: valid_from + lease, never now + lease."""
-    world = World(backend, lease_ms=60_000)
-    backend.advance(50)
-    evidence = backend.now_ns()
-    backend.advance(400)
-    world.provider.lease_renew(world.handle, world.session, evidence)
-    (info,) = [c for c in world.reader.clusters() if c.handle == world.handle]
-    assert info.lease_ms == 60_000
-    assert 0 < info.lease_remaining_ms <= 60_000 - 400
-
-
-def test_an_armed_lease_that_runs_out_loses_the_provider(backend: Backend) -> None:
-    world = World(backend, lease_ms=LEASE_MS)
-    world.view()
-    evidence = backend.now_ns()
-    world.provider.lease_renew(world.handle, world.session, evidence)
-    consumer = world.member(10, flags=NEEDS_FENCE)
-    world.wait_state(GroupState.LOST)
-    assert backend.now_ns() >= evidence + LEASE_MS * 1_000_000
-    assert world.provider_state() == "LOST"
-    with refused(errno.ESTALE):
-        world.provider.lease_renew(world.handle, world.session, backend.now_ns())
-    with refused(errno.ESTALE):
-        world.stop(11)
-    consumer.leave()
-    world.wait_gone()
-
-
-def test_a_lease_stays_armed_while_the_group_is_stopped(backend: Backend) -> None:
-    """S4, S13: a stop does not end writes."""
-    world = World(backend, lease_ms=LEASE_MS)
-    world.view()
-    world.provider.lease_renew(world.handle, world.session, backend.now_ns())
-    consumer = world.member(10, flags=NEEDS_FENCE)
-    world.stop(11)
-    consumer.ack(11, Phase.STOP)
-    world.wait_state(GroupState.LOST)
-
-
-def test_a_renewed_lease_lives_on(backend: Backend) -> None:
-    world = World(backend, lease_ms=LEASE_MS)
-    world.view()
-    world.provider.lease_renew(world.handle, world.session, backend.now_ns())
-    world.member(10, flags=NEEDS_FENCE)
-    for _ in range(6):
-        backend.advance(LEASE_MS // 4)
-        world.provider.lease_renew(world.handle, world.session, backend.now_ns())
-    assert world.group().state is GroupState.MEMBER
-    assert world.provider_state() == "ATTACHED"
-
-
-def test_a_lease_is_not_armed_by_a_group_that_needs_no_fence(backend: Backend) -> None:
-    """S13: nor by one that has not started."""
-    world = World(backend, lease_ms=300)
-    world.view()
-    world.member(10)
-    world.consumer("waiting", NEEDS_FENCE)
-    world.stop(11, "waiting")
-    backend.advance(500)
-    assert world.provider_state() == "ATTACHED"
-    assert world.group().state is GroupState.MEMBER
 
 
 # --- hints ------------------------------------------------------------------------------------------------------

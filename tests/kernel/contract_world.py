@@ -37,6 +37,8 @@ class Backend(Protocol):
     def advance(self, ms: int) -> None: ...
     "Let time pass."
     def wait(self, what: str, condition: Callable[[], bool], port: Reader, limit_ms: int = WAIT_MS) -> None: ...
+    def resets(self, handle: str) -> int: ...
+    "How often that cluster's lease has reset the machine, which runs dry: nothing else comes of it."
     "Until ``condition``, looked at again with every hint on ``port``; fails the test after ``limit_ms``."
 
 
@@ -57,7 +59,7 @@ class World:
 
     NODEID = 1
 
-    def __init__(self, backend: Backend, lease_ms: int = 0, attach: bool = True) -> None:
+    def __init__(self, backend: Backend, lease_ms: int = 0, attach: bool = True, grace_ms: int = 0) -> None:
         self.backend = backend
         self.handle = f"c{next(_handles)}"
         self.provider = backend.port()
@@ -70,11 +72,20 @@ class World:
         self.session = 0
         self.provider.cluster_add(self.handle, f"name-of-{self.handle}", self.NODEID)
         if attach:
-            self.attach(lease_ms)
+            self.attach(lease_ms, grace_ms=grace_ms)
 
-    def attach(self, lease_ms: int = 0, port: Port | None = None) -> None:
+    def attach(self, lease_ms: int = 0, port: Port | None = None, grace_ms: int = 0) -> None:
         self.provider = port or self.provider
-        self.session = self.provider.attach(self.handle, lease_ms).session
+        self.session = self.provider.attach(self.handle, lease_ms, grace_ms).session
+
+    def renew(self, valid_from_ns: int = 0) -> int:
+        """Renew the lease with evidence of that moment, or of now; returns it."""
+        evidence = valid_from_ns or self.backend.now_ns()
+        self.provider.lease_renew(self.handle, self.session, evidence)
+        return evidence
+
+    def resets(self) -> int:
+        return self.backend.resets(self.handle)
 
     def view(self, *members: Member, quorate: bool = True) -> int:
         """Install a view of these members, by default of this node and its peer."""

@@ -26,6 +26,7 @@ import pytest
 
 from bridge.switch import Reader
 from tests.kernel.contract import *  # noqa: F403  (the tests)
+from tests.kernel.contract_lease import *  # noqa: F403
 from tests.kernel.contract_world import WAIT_MS, Backend, World, refused
 from vcs import _spec
 from vcs.errors import SwitchError
@@ -86,6 +87,10 @@ class KernelBackend:
             if time.monotonic() > deadline:
                 pytest.fail(f"waited {limit_ms} ms for {what}")
             poll.poll(LOOK_AGAIN_MS)
+
+    def resets(self, handle: str) -> int:
+        assert (SYSFS / handle / "lease" / "dry_run").read_text() == "1\n", "the module must be loaded with dry_run=1"
+        return int((SYSFS / handle / "lease" / "resets").read_text())
 
     def clean(self) -> None:
         """Close every socket and delete every cluster, as an administrator could: orphans are taken over and left."""

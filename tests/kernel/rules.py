@@ -107,10 +107,28 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
         "contract:test_old_and_future_evidence_is_refused",
         "contract:test_a_lease_runs_from_its_evidence",
     ),
-    "15 a lease that runs out loses the provider": ("contract:test_an_armed_lease_that_runs_out_loses_the_provider",),
+    "15 a lease with a grace that runs out loses the provider": (
+        "contract:test_a_lease_with_a_grace_that_runs_out_loses_the_provider",
+    ),
+    "15 a lease without one loses nobody": ("contract:test_a_lease_without_a_grace_loses_nobody",),
+    "15 an absolute deadline, past which whoever comes is refused and resets": (
+        "contract:test_the_end_of_the_grace_resets_the_machine",
+    ),
+    "15 neither death nor take-over of a provider moves it": (
+        "contract:test_an_armed_lease_outlives_its_provider",
+        "contract:test_a_successor_renews_with_evidence",
+        "contract:test_a_grace_that_a_successor_brings_holds_at_once",
+    ),
+    "15 one reset-armed cluster per kernel": ("contract:test_one_cluster_resets_the_machine",),
+    "15 maintenance freezes it, for a limited time": (
+        "contract:test_maintenance_freezes_the_lease_for_a_limited_time",
+        "contract:test_a_freeze_that_is_over_leaves_the_evidence",
+    ),
+    "15 who was declared fenced is reset": ("contract:test_who_was_declared_fenced_is_reset",),
     "15 armed only while a group that needs fencing is started": (
         "contract:test_a_lease_is_not_armed_by_a_group_that_needs_no_fence",
         "contract:test_a_lease_stays_armed_while_the_group_is_stopped",
+        "contract:test_to_leave_disarms_the_reset",
     ),
     "15 suspend is refused while armed": ("rules:test_suspend_is_refused_while_a_lease_is_armed",),
 }
@@ -124,7 +142,6 @@ OPEN: Final[dict[str, str]] = {
     "12 a dump of 10,000 nodes": "vcs_view_alloc() refuses more than 1,024 members; a bench with a fake provider is to come",
     "13 a golden YAML per release": "there is no release yet",
     "14 the kernel's cli.py decodes the same bytes": "tools/net/ynl is only in the kernel's source; to come",
-    "15 the reset, dry run, one reset-armed cluster per kernel": "not built: an expired lease loses the provider, no more",
     "16 the hardware watchdog's process": "not built",
 }
 "What of the rules no test shows -> why."

@@ -10,7 +10,7 @@ from tests.kernel.rules import OPEN, RULES
 
 TESTS = Path(__file__).parents[1]
 FILES = {
-    "contract": ("kernel/contract.py", "kernel/guest_contract.py"),
+    "contract": ("kernel/contract.py", "kernel/contract_lease.py", "kernel/guest_contract.py"),
     "module": ("kernel/guest_module.py",),
     "rules": ("kernel/guest_rules.py",),
     "stress": ("kernel/guest_stress.py",),

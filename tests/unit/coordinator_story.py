@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from bridge.coordinator import Coordinator
 from bridge.coordinator import api as co
+from bridge.coordinator.lease import UNARMED, SelfFence
 from bridge.coordinator.messages import Body
 from membership.api import Configuration, Kind, Message, Processor
 from tests.fakes.switch import FakeSwitch
@@ -69,6 +70,8 @@ class Story:
         self.engines = 0
         self.seq = 0
         self.now = 0
+        self.self_fence: dict[int, SelfFence] = {}
+        "What a node announces of its lease; absent: unarmed."
         self.rings: dict[int, tuple[RingId, tuple[Processor, ...]]] = {}
         self.order = 0
 
@@ -92,12 +95,16 @@ class Story:
         who = Processor(n, switch.incarnation, self.engines)
         session = switch.attach(switch.provider(), H, 0).session
         old = self.nodes.get(n)
-        teller = Teller(who, switch, Coordinator(self.config, who, self.records.get(n)), session)
+        teller = Teller(who, switch, self._coordinator(who), session)
         if old is not None and old.switch is switch:
             teller.consumers = old.consumers
         self.nodes[n] = teller
         self.rings.pop(n, None)
         self.tell(n, co.LocalGroups(tuple(switch.groups(H))))
+
+    def _coordinator(self, who: Processor) -> Coordinator:
+        announced = self.self_fence.get(who.nodeid, UNARMED)
+        return Coordinator(self.config, who, self.records.get(who.nodeid), self_fence=announced)
 
     def power_off(self, *nodeids: int) -> None:
         for n in nodeids:

@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.switch import FakeSwitch
 from tests.fakes.switch_port import FakePort
 from tests.fakes.switch_state import FakeCluster, FakeGroup
-from tests.kernel import contract
+from tests.kernel import contract, contract_lease
 from tests.kernel.contract_world import World
 from tests.unit.test_switch_contract import FakeBackend
 from vcs.errors import SwitchError
@@ -43,10 +43,10 @@ class KeepsTheQuorumOfTheDead(FakeSwitch):
 
 
 class ForgetsThatItWasLost(FakeSwitch):
-    def attach(self, port: FakePort, handle: str, lease_ms: int) -> Any:
+    def attach(self, port: FakePort, handle: str, lease_ms: int, grace_ms: int = 0) -> Any:
         for group in self._clusters[handle].groups.values():
             group.state = GroupState.MEMBER
-        return super().attach(port, handle, lease_ms)
+        return super().attach(port, handle, lease_ms, grace_ms)
 
 
 class IgnoresTheDeath(FakeSwitch):
@@ -90,11 +90,59 @@ class LeavesOnlyWithTheProvider(FakeSwitch):
 class LeaseFromNow(FakeSwitch):
     def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
         super().lease_renew(handle, session, valid_from_ns)
-        self._clusters[handle].valid_from_ns = self._now()
+        self._clusters[handle].lease.prolong(self._now())
 
 
 class LeaseNeverRunsOut(FakeSwitch):
     def tick(self) -> None: ...
+
+
+class TakesOverWithAFreshLease(FakeSwitch):
+    def _attach_lease(self, cluster: FakeCluster, lease_ms: int, grace_ms: int) -> None:
+        super()._attach_lease(cluster, lease_ms, grace_ms)
+        cluster.lease.prolong(self._now())
+
+
+class DisarmsWithItsProvider(FakeSwitch):
+    def _vacate(self, cluster: FakeCluster, state: ProviderState) -> None:
+        super()._vacate(cluster, state)
+        cluster.lease.end_ns = cluster.lease.reset_ns = 0
+
+
+class RenewsWhatHasRunOut(FakeSwitch):
+    def lease_renew(self, handle: str, session: int, valid_from_ns: int) -> None:
+        self._clusters[handle].lease.prolong(valid_from_ns)
+
+
+class AttachesAfterTheEnd(FakeSwitch):
+    def _attach_lease(self, cluster: FakeCluster, lease_ms: int, grace_ms: int) -> None:
+        cluster.lease.end_ns = 0
+        super()._attach_lease(cluster, lease_ms, grace_ms)
+
+
+class ArmedAtBoot(FakeSwitch):
+    def tick(self) -> None:
+        for cluster in self._clusters.values():
+            for group in cluster.groups.values():
+                group.started = True
+                group.flags |= GroupFlags.NEEDS_FENCE
+        super().tick()
+
+
+class NeverDisarmed(FakeSwitch):
+    def _remove(self, cluster: FakeCluster, group: FakeGroup) -> None:
+        super()._remove(cluster, group)
+        cluster.groups["hidden"] = FakeGroup("hidden", group.level, group.flags, "", None, 0, started=True)
+
+
+class FrozenForEver(FakeSwitch):
+    def lease_freeze(self, handle: str, session: int, until_ns: int) -> None:
+        super().lease_freeze(handle, session, until_ns)
+        self._clusters[handle].lease.prolong(until_ns + (1 << 60))
+
+
+class ShrugsOffItsFence(FakeSwitch):
+    def fenced(self, handle: str, session: int, nodeid: int, incarnation: int, error: int) -> None: ...
 
 
 class SharesClaims(FakeSwitch):
@@ -152,8 +200,17 @@ CANARIES: list[tuple[type[FakeSwitch], Callable[..., None]]] = [
     (WaitsForTheDead, contract.test_a_dead_consumer_leaves_and_its_stop_counts),
     (LeavesOnlyWithTheProvider, contract.test_leaving_a_lost_group_needs_nobody),
     (LeavesOnlyWithTheProvider, contract.test_leaving_without_a_provider_needs_nobody),
-    (LeaseFromNow, contract.test_a_lease_runs_from_its_evidence),
-    (LeaseNeverRunsOut, contract.test_an_armed_lease_that_runs_out_loses_the_provider),
+    (LeaseFromNow, contract_lease.test_a_lease_runs_from_its_evidence),
+    (LeaseNeverRunsOut, contract_lease.test_a_lease_with_a_grace_that_runs_out_loses_the_provider),
+    (LeaseNeverRunsOut, contract_lease.test_the_end_of_the_grace_resets_the_machine),
+    (TakesOverWithAFreshLease, contract_lease.test_an_armed_lease_outlives_its_provider),
+    (DisarmsWithItsProvider, contract_lease.test_an_armed_lease_outlives_its_provider),
+    (RenewsWhatHasRunOut, contract_lease.test_old_and_future_evidence_is_refused),
+    (AttachesAfterTheEnd, contract_lease.test_the_end_of_the_grace_resets_the_machine),
+    (ArmedAtBoot, contract_lease.test_a_lease_is_not_armed_by_a_group_that_needs_no_fence),
+    (NeverDisarmed, contract_lease.test_to_leave_disarms_the_reset),
+    (FrozenForEver, contract_lease.test_maintenance_freezes_the_lease_for_a_limited_time),
+    (ShrugsOffItsFence, contract_lease.test_who_was_declared_fenced_is_reset),
     (SharesClaims, contract.test_a_claim_is_exclusive_and_its_data_outlives_the_holder),
     (ForgetsClaims, contract.test_a_claim_is_exclusive_and_its_data_outlives_the_holder),
     (UsesASessionTwice, contract.test_sessions_are_never_used_twice),

@@ -21,7 +21,7 @@ names = st.text(max_size=20)
 reports = st.builds(m.GroupReport, names, u64, u64, u64, u64, u64)
 bodies = st.one_of(
     st.builds(m.Exchange, rings, st.booleans(), rings, u64, names, st.booleans(), st.booleans(), st.tuples(reports, reports),
-              st.none() | st.just({"v": 1}), st.tuples(u64), u64),
+              st.none() | st.just({"v": 1}), st.tuples(u64), u64, st.tuples(u64, u64, u64)),
     st.builds(m.Snapshot, rings, st.just({"x": [1, "two"]})),
     st.builds(m.Join, names, u64, u64), st.builds(m.Leave, names, st.booleans()), st.builds(m.Ack, names, u64, u64),
     st.builds(m.NodeLeave), st.builds(m.FenceResult, u64, u64, u64, st.booleans(), names), st.builds(m.FenceRetry, u64, u64, u64),

@@ -148,6 +148,9 @@ CALLS: dict[str, tuple[Callable[[KernelSwitch], object], str, dict[str, Any]]] =
     "lease_renew": (
         lambda p: p.lease_renew("c", 1 << 63, 5), "lease-renew", HEAD | {"valid-from-ns": 5}
     ),
+    "lease_freeze": (
+        lambda p: p.lease_freeze("c", 1 << 63, 1 << 63), "lease-freeze", HEAD | {"freeze-until-ns": 1 << 63}
+    ),
     "stop": (lambda p: p.group_stop("c", 1 << 63, "g", 9), "group-stop", HEAD | {"group": "g", "event": 9}),
     "start": (
         lambda p: p.group_start("c", 1 << 63, "g", 9, [Member(1, (1 << 64) - 1, 0, 7)]), "group-start",

@@ -13,6 +13,7 @@ from bridge.switch import Reader
 from tests.fakes.switch import FakeSwitch
 from tests.fakes.switch_port import FakePort
 from tests.kernel.contract import *  # noqa: F403  (the tests)
+from tests.kernel.contract_lease import *  # noqa: F403
 from tests.kernel.contract_world import WAIT_MS, Backend, World
 from vcs.model import GroupFlags
 
@@ -50,6 +51,9 @@ class FakeBackend:
             self.advance(STEP_MS)
         pytest.fail(f"waited for {what}")
 
+    def resets(self, handle: str) -> int:
+        return self.switch.resets
+
 
 @pytest.fixture
 def backend() -> Backend:
@@ -72,7 +76,7 @@ def test_the_descriptor_is_readable_while_there_are_hints() -> None:
 
 def test_next_deadline_is_when_the_lease_runs_out() -> None:
     backend = FakeBackend()
-    world = World(backend, lease_ms=1000)
+    world = World(backend, lease_ms=1000, grace_ms=500)
     world.view()
     assert backend.switch.next_deadline() is None
     world.member(10, flags=GroupFlags.NEEDS_FENCE)
@@ -81,7 +85,9 @@ def test_next_deadline_is_when_the_lease_runs_out() -> None:
     assert world.provider_state() == "ATTACHED"
     backend.advance(1)
     assert world.provider_state() == "LOST"
-    assert backend.switch.next_deadline() is None
+    assert backend.switch.next_deadline() == backend.now_ns() + 500_000_000
+    backend.advance(500)
+    assert (world.resets(), backend.switch.next_deadline()) == (1, None)
 
 
 def test_the_observer_sees_every_change_in_order() -> None:

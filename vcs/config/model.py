@@ -88,6 +88,24 @@ class FencingConfig:
 @dataclass(frozen=True, slots=True)
 class LeaseConfig:
     lease_ms: int = 5000
+    self_fencing: str = "auto"
+    "auto, on or off: whether a node whose lease has run out resets itself. auto: with three nodes and more, and no fence agent."
+    grace_ms: int = 1000
+    "From the end of the lease to the reset."
+    margin_ms: int = 2000
+    "What the others wait on top: drift of clocks, the reset itself, writes on their way to the disk (SAFETY S10)."
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogConfig:
+    device: str = ""
+    "Path of a watchdog device; empty: none is held."
+    timeout_ms: int = 10000
+
+    @property
+    def seconds(self) -> int:
+        """What the device is told, in its own unit; 0: there is none."""
+        return -(-self.timeout_ms // 1000) if self.device else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +135,7 @@ class ClusterConfig:
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     fencing: FencingConfig = field(default_factory=FencingConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     dlm: DlmConfig = field(default_factory=DlmConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
@@ -127,6 +146,13 @@ class ClusterConfig:
         """What the coordinator works by: agreed on by all nodes, so it cannot change at one of them while the cluster runs."""
         nodes = tuple(replace(node, addresses=()) for node in self.nodes)
         return replace(self, nodes=nodes, key=b"", more_keys=(), totem=TotemConfig())
+
+    @property
+    def self_fencing(self) -> bool:
+        """Does a node of this cluster reset itself when its lease has run out?"""
+        if self.lease.self_fencing == "auto":
+            return len(self.nodes) >= 3 and not self.fencing.agent
+        return self.lease.self_fencing == "on"
 
     @property
     def expected_votes(self) -> int:

@@ -21,6 +21,7 @@ from vcs.config.model import (
     NodeConfig,
     QuorumConfig,
     TotemConfig,
+    WatchdogConfig,
 )
 from vcs.model import NODEID_MAX
 
@@ -141,7 +142,17 @@ SECTIONS: tuple[Section, ...] = (
         _ms("retry_max_ms", 10, HOUR_MS, "Longest pause"),
     )),
     Section("lease", "The kernel's proof of quorum.", LeaseConfig, (
-        _ms("lease_ms", 500, 600_000, "Without a renewal for so long the switch stops this node's groups"),
+        _ms("lease_ms", 500, 600_000, "For so long one proof of quorum counts; without the next, nothing that needs fencing starts"),
+        Key("self_fencing", Kind.STRING, "Whether a node whose lease has run out resets itself, so that the others may count it as "
+            "fenced without a device (see Self-fencing). `auto`: with three nodes and more, and no fence agent.",
+            choices=("auto", "on", "off")),
+        _ms("grace_ms", 100, 600_000, "With self-fencing: from the end of the lease, when groups are lost, to the reset"),
+        _ms("margin_ms", 500, 600_000, "With self-fencing: what the others wait on top of lease_ms + the longer of grace_ms and the "
+            "watchdog's timeout_ms"),
+    )),
+    Section("watchdog", "The hardware watchdog, as a second line behind the lease.", WatchdogConfig, (
+        Key("device", Kind.STRING, "Path of the device, for example `/dev/watchdog0`; empty: none is held."),
+        _ms("timeout_ms", 1000, 600_000, "Without a ping for so long it resets the machine; whole seconds, rounded up"),
     )),
     Section("dlm", "The kernel's lock manager.", DlmConfig, (
         Key("port", Kind.INT, "TCP or SCTP port.", low=1, high=65535),

@@ -60,7 +60,13 @@ enum vcs_lease_state {
 	/* Not armed, since no group that needs fencing has started. */
 	VCS_LEASE_IDLE,
 	VCS_LEASE_ARMED,
+	/*
+	 * With a grace, the provider is lost; without one, no group that
+	 * needs fencing starts before a renewal.
+	 */
 	VCS_LEASE_EXPIRED,
+	/* The grace is over, too. Seen in a dry run alone. */
+	VCS_LEASE_RESET,
 };
 
 enum vcs_view_flags {
@@ -73,9 +79,9 @@ enum vcs_capability {
 	VCS_CAP_GROUPS = 1,
 	/* Results of fencing are reported. */
 	VCS_CAP_FENCE = 2,
-	/* The lease is kept (first form, without a reset). */
+	/* The lease is kept. */
 	VCS_CAP_LEASE = 4,
-	/* An expired lease resets the machine. */
+	/* A lease with a grace resets the machine; absent in a dry run. */
 	VCS_CAP_RESET = 8,
 };
 
@@ -177,6 +183,16 @@ enum vcs_attrs {
 	 * stale.
 	 */
 	VCS_A_STALE_ACKS,
+	/*
+	 * From the end of the lease to the reset of the machine; 0 or absent
+	 * - it resets nothing.
+	 */
+	VCS_A_GRACE_MS,
+	/*
+	 * CLOCK_BOOTTIME in ns until which the lease does not end, at most a
+	 * day ahead; one that is past ends it.
+	 */
+	VCS_A_FREEZE_UNTIL_NS,
 
 	__VCS_A_MAX,
 	VCS_A_MAX = (__VCS_A_MAX - 1)
@@ -196,15 +212,19 @@ enum {
 	VCS_CMD_CLUSTER_GET,
 	/*
 	 * Take the provider's seat of a cluster. EBUSY while another live
-	 * socket holds it; ENOENT for an unknown type. The seat is lost with
-	 * the socket: then every group of the cluster is LOST.
+	 * socket holds it, or, with a grace, while another cluster's lease
+	 * may reset this machine; ENOENT for an unknown type; ESTALE when a
+	 * lease with a grace has run out. An armed lease goes on as it was
+	 * until it is renewed. The seat is lost with the socket: then every
+	 * group of the cluster is LOST.
 	 */
 	VCS_CMD_PROVIDER_ATTACH,
 	/* Give the seat back. EBUSY while the cluster has groups. */
 	VCS_CMD_PROVIDER_DETACH,
 	/*
 	 * Renew the lease with evidence. ESTALE when older than the current
-	 * evidence or already run out, EINVAL when in the future.
+	 * evidence or already run out, or when a lease with a grace has;
+	 * EINVAL when in the future.
 	 */
 	VCS_CMD_LEASE_RENEW,
 	/* Install a view. A quorate view holds this node. */
@@ -275,6 +295,12 @@ enum {
 	 * fence.
 	 */
 	VCS_CMD_PROVIDER_HINT,
+	/*
+	 * Freeze the lease for maintenance: it does not end, and so resets
+	 * nothing, before then. ERANGE for more than a day ahead; ESTALE when
+	 * a lease with a grace has run out.
+	 */
+	VCS_CMD_LEASE_FREEZE,
 
 	__VCS_CMD_MAX,
 	VCS_CMD_MAX = (__VCS_CMD_MAX - 1)
