@@ -105,7 +105,6 @@ static enum hrtimer_restart reset_fire(struct hrtimer *timer)
 	return HRTIMER_NORESTART;
 }
 
-
 /*
  * This very boot was declared fenced: others do without it, and took its locks.
  * Under c->lock.

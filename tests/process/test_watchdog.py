@@ -18,7 +18,7 @@ from vcs import watchdog
 SECONDS = 0.4
 PERIOD_S = SECONDS / 4
 RUN = (
-    "import signal; from vcs import watchdog as w; stop = {signal.SIGTERM}; signal.pthread_sigmask(signal.SIG_BLOCK, stop); "
+    "import signal; from vcs import watchdog as w; stop = {{signal.SIGTERM}}; signal.pthread_sigmask(signal.SIG_BLOCK, stop); "
     "w.keep({fd}, {seconds}, {root!r}, stop)"
 )
 
