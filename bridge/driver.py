@@ -379,10 +379,12 @@ class Driver:
         self.counters["renewals"] += 1
 
     def _freeze(self, e: Freeze) -> None:
-        """A switch that resets nothing has nothing to freeze."""
-        freeze = getattr(self._switch, "lease_freeze", None)
-        if freeze is not None:
-            self._tell("lease_freeze", "", lambda: freeze(self._handle, self._session, e.until_ns), until_ns=e.until_ns)
+        self._tell(
+            "lease_freeze",
+            "",
+            lambda: self._switch.lease_freeze(self._handle, self._session, e.until_ns),
+            until_ns=e.until_ns,
+        )
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 

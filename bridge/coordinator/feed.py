@@ -194,7 +194,7 @@ class Feeder:
         # Self-fencing goes on beside whatever else is tried; the lowest member speaks for all.
         for over in self.leases.due(state, now_ns):
             if min((n for n in state.ring_members if state.admitted(n)), default=0) == self.local.nodeid:
-                self.results.setdefault((over.nodeid, over.boot), over)
+                self.results[over.nodeid, over.boot] = over
         owed = {(o.nodeid, o.boot, o.attempt) for o in state.obligations.values()}
         self.retry_at = {k: t for k, t in self.retry_at.items() if k in owed}
         for obligation in sorted(state.obligations.values(), key=lambda o: o.key):

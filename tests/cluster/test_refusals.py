@@ -141,7 +141,7 @@ def test_forged_datagrams_are_counted_and_dropped(well: VcsCluster) -> None:
 
 def test_without_quorum_nothing_starts_and_everybody_may_leave(well: VcsCluster) -> None:
     """Node 3 is cut off from the others and cannot be fenced. It starts nothing. A lockspace can be left at once, and another after the
-    lease has run out, which without self-fencing costs nobody anything; then the node leaves. The others wait for its fence all the time."""
+    lease has run out, which without self-fencing costs nobody anything; then the node leaves. The others wait for its fence meanwhile."""
     vcs = well
     for n in NODES:
         for space in SPACES:
