@@ -178,6 +178,13 @@ class Machine:
         self._frozen = ""
         return time.monotonic_ns()
 
+    def throttle(self, disk: str = "shared0", *, iops: int = 0, bytes_per_s: int = 0) -> int:
+        """Make a disk (its serial) slow: at most so many requests or bytes a second; 0 and 0: as fast as it is. Host's ns."""
+        limits = {"iops": iops, "iops_rd": 0, "iops_wr": 0, "bps": bytes_per_s, "bps_rd": 0, "bps_wr": 0}
+        self._qmp.command("block_set_io_throttle", device=disk, **limits)
+        self._timeline.host("throttle", self.spec.node, disk=disk, iops=iops, bytes_per_s=bytes_per_s)
+        return time.monotonic_ns()
+
     def _ended(self, code: int, when_ns: int) -> None:
         self._timeline.host("machine gone", self.spec.node, at_ns=when_ns, reason=self.stop_reason or f"exit {code}")
 

@@ -49,6 +49,11 @@ class Timeline:
         with self._lock:
             self._host.append(Entry(at_ns or time.monotonic_ns(), node, "lab", event, text))
 
+    def acts(self, event: str, node: int = 0) -> list[Entry]:
+        """What the lab itself noted under that name, of ``node`` or (0) of all, in the order of noting."""
+        with self._lock:
+            return [e for e in self._host if e.event == event and node in (0, e.node)]
+
     def add_boot(self, node: int, boot: int, logs: BootLogs, offset: ClockOffset) -> None:
         """A machine is up: its clocks are known from here on."""
         del boot

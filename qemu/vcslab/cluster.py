@@ -6,22 +6,16 @@ Everything is read back from the system itself: sysfs of the switch, mount table
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from harness import Cluster
-from harness.machine import Machine
 
-HANDLE = "demo"
-FSNAME = "shared"
-MOUNTPOINT = "/mnt/shared"
-SHARED_DISK = "/dev/vdd"
+from vcslab.gfs2 import DLM, FSNAME, HANDLE, MOUNTPOINT, SHARED_DISK, Gfs2Lab
+
+__all__ = ["DLM", "FSNAME", "HANDLE", "MOUNTPOINT", "SHARED_DISK", "VcsCluster", "cluster_toml", "parse_list"]
 SYSFS = "/sys/kernel/vcs"
-DLM = "/sys/kernel/config/dlm/cluster"
-WORKLOAD = "/tmp/workload.py"
 KEY = "6b1f" * 16
 "A key for virtual machines that live for minutes; a real one comes from `vcs keygen`."
 
@@ -37,18 +31,12 @@ def cluster_toml(nodes: Iterable[int], *, name: str = HANDLE, extra: str = "") -
     return "\n".join(parts) + extra
 
 
-class VcsCluster:
+class VcsCluster(Gfs2Lab):
     """The product on the machines of a harness Cluster."""
 
     def __init__(self, lab: Cluster, *, name: str = HANDLE, extra: str = "") -> None:
-        self.lab = lab
-        self.name = name
+        super().__init__(lab, name=name)
         self.toml = cluster_toml(range(1, len(lab) + 1), name=name, extra=extra)
-        self._workload = Path(__file__).with_name("workload.py").read_text(encoding="utf-8")
-        self.writers = 0
-
-    def __getitem__(self, node: int) -> Machine:
-        return self.lab[node]
 
     # --- the life of a node -------------------------------------------------------------------------------------------
 
@@ -57,9 +45,8 @@ class VcsCluster:
         m = self[node]
         m.write("/etc/vcs/cluster.toml", self.toml)
         self.install_key(node)
-        m.run("modprobe vcs && modprobe dlm && modprobe gfs2", timeout=60, check=True)
-        m.write(WORKLOAD, self._workload)
-        m.run(["mkdir", "-p", MOUNTPOINT], check=True)
+        m.run("modprobe vcs", timeout=60, check=True)
+        self.prepare(node)
         # /var/lib/vcs outlives the power: obligations and ring sequences are read back after a reboot (SAFETY S6)
         m.run("mkdir -p /var/lib/vcs && mount /dev/disk/by-id/virtio-own /var/lib/vcs", check=True)
 
@@ -121,72 +108,6 @@ class VcsCluster:
         self.wait(
             lambda: all(self.quorate(n, wanted) for n in nodes), timeout, f"a quorate view {wanted} on nodes {list(nodes)}"
         )
-
-    def wait(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
-        return self.lab.wait(condition, timeout, what)
-
-    @staticmethod
-    def now_ns() -> int:
-        """The host's clock, that of the timeline and of all evidence."""
-        return time.monotonic_ns()
-
-    # --- GFS2 ---------------------------------------------------------------------------------------------------------
-
-    def mkfs(self, node: int = 1, *, table: str = "", journals: int = 3) -> None:
-        table = table or f"{self.name}:{FSNAME}"
-        self[node].run(
-            f"mkfs.gfs2 -O -p lock_dlm -t {table} -j {journals} -J 8 {SHARED_DISK}", timeout=120, check=True
-        )
-
-    def mount(self, node: int, timeout: float = 90) -> None:
-        self[node].run(f"mount -t gfs2 {SHARED_DISK} {MOUNTPOINT}", timeout=timeout, check=True)
-        if not self.mounted(node):
-            raise AssertionError(f"node {node}: mount succeeded but /proc/mounts does not show {MOUNTPOINT}")
-
-    def mounted(self, node: int) -> bool:
-        return any(line.split()[1:3] == [MOUNTPOINT, "gfs2"] for line in self[node].read("/proc/mounts").splitlines())
-
-    def umount(self, node: int, timeout: float = 90) -> None:
-        self[node].run(f"umount {MOUNTPOINT}", timeout=timeout, check=True)
-        if self.mounted(node):
-            raise AssertionError(f"node {node}: still mounted after umount")
-
-    # --- the workload -------------------------------------------------------------------------------------------------
-
-    def start_writer(self, node: int, *, pause_ms: float = 10, limit: int = 0) -> str:
-        """Start a writer; returns the name of its log, whose lines are records that were fsynced."""
-        self.writers += 1
-        log = f"writer{self.writers}"
-        self[node].spawn(
-            f"exec python3 -S {WORKLOAD} write {MOUNTPOINT}/journal {node} {self.writers:x} {pause_ms} {limit}", log=log
-        )
-        return log
-
-    def written(self, node: int, log: str, *, boot: int = 0) -> list[dict[str, Any]]:
-        """The fsynced records that the writer has reported so far, with ``host_ns`` of their completion."""
-        m = self[node]
-        folder = m.folder / f"boot{boot or m.boots}"
-        path = folder / f"{log}.log"
-        offset = m.offset.boottime_ns if m.offset else 0
-        records = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the last line of a node that lost power
-            records.append(record | {"host_ns": record["t"] + offset})
-        return records
-
-    def stop_writers(self, node: int) -> None:
-        """SIGTERM to this node's writers, and wait until they are gone (one may wait for a lock)."""
-        self[node].run(f"pkill -f '^python3 -S {WORKLOAD}'")
-        self.wait(lambda: self[node].run(f"pgrep -f '^python3 -S {WORKLOAD}'").rc == 1, 60, f"writers of node {node} to end")
-
-    def check_file(self, node: int, name: str = "journal") -> dict[str, Any]:
-        """Read the shared file on ``node``: {"records", "writers", "problems"}."""
-        result = self[node].run(f"python3 -S {WORKLOAD} check {MOUNTPOINT}/{name}", timeout=60)
-        answer: dict[str, Any] = json.loads(result.out)
-        return answer
 
     # --- daemons ------------------------------------------------------------------------------------------------------
 

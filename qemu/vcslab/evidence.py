@@ -46,16 +46,20 @@ def traced(cluster: VcsCluster, node: int, event: str = "", *, since_ns: int = 0
     """The recorded tracepoints after the host's ``since_ns``; those of other groups than ``group`` are left out."""
     machine = cluster[node]
     shift = machine.measure_clock().boottime_ns
+    return [t for t in parse_trace(machine.read(f"{TRACING}/trace"), shift)
+            if t.host_ns > since_ns and event in ("", t.event) and t.fields.get("group", group) == group]  # fmt: skip
+
+
+def parse_trace(text: str, shift_ns: int) -> list[Traced]:
+    """The switch's tracepoints in what tracefs shows; ``shift_ns`` turns the guest's CLOCK_BOOTTIME into the host's clock."""
     found = []
-    for line in machine.read(f"{TRACING}/trace").splitlines():
+    for line in text.splitlines():
         match = LINE.match(line)
         if match is None or line.startswith("#"):
             continue
         stamp = int(match["seconds"]) * 10**9 + int(match["fraction"].ljust(9, "0"))
         fields = dict(part.split("=", 1) for part in match["rest"].split() if "=" in part)
-        entry = Traced(stamp + shift, match["event"], fields)
-        if entry.host_ns > since_ns and event in ("", entry.event) and fields.get("group", group) == group:
-            found.append(entry)
+        found.append(Traced(stamp + shift_ns, match["event"], fields))
     return found
 
 

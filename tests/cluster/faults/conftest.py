@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which faults are done, and the table at the end.
+
+FAULTS: names or parts of names, separated by commas, or "all"; without it the subset that SEED chooses. SEED: a number; without it the
+commit's, so that every commit sees another part of the matrix and everybody who tests it the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.pytest_plugin import Factory
+
+from tests.cluster.faults.arena import Arena, Row
+from tests.cluster.faults.stories import MATRIX, subset
+from tests.cluster.faults.trial import Fault
+
+ROWS = pytest.StashKey[list[Row]]()
+
+
+def seed() -> int:
+    said = os.environ.get("SEED", "")
+    if said:
+        return int(said)
+    got = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return int(got.stdout[:6] or "0", 16)
+
+
+def chosen() -> list[Fault]:
+    said = os.environ.get("FAULTS", "")
+    if said == "all":
+        return list(MATRIX)
+    if said:
+        found = [f for f in MATRIX if any(part in f.name for part in said.split(","))]
+        if not found:
+            raise pytest.UsageError(f"FAULTS={said}: no fault has such a name; there are {', '.join(f.name for f in MATRIX)}")
+        return found
+    return subset(seed())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fault" in metafunc.fixturenames:
+        faults = chosen()
+        metafunc.parametrize("fault", faults, ids=[f.name for f in faults])
+
+
+@pytest.fixture(scope="module")
+def arena(module_cluster: Factory, request: pytest.FixtureRequest) -> Iterator[Arena]:
+    """One cluster for all the faults of a run; after one that failed it is made anew."""
+    made = Arena(module_cluster(nodes=3, shared_disk_mib=256, boot=False), seed())
+    request.config.stash[ROWS] = made.rows
+    made.form()
+    yield made
+    made.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(ROWS, [])
+    if not rows:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section(f"faults (SEED={seed()})")
+    write(f"{'fault':18} {'outcome':8} {'stall of survivors, ms':26} {'fences (by->whom, after the fault)':52} seconds")
+    for row in rows:
+        stall = " ".join(f"n{n} {ms:.0f}" for n, ms in sorted(row.stall_ms.items()))
+        write(f"{row.fault:18} {row.outcome:8} {stall or '-':26} {', '.join(row.fences) or '-':52} {row.seconds:.0f}")

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The faults. A story breaks something and says who must be fenced for it; what else must hold is judged for all alike (trial.py).
+
+Who is hit, where it does not matter, follows from the seed. A story returns when the fault is over; then the network is whole, the power
+switch works, and the machines have to find back to full strength by themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from vcslab.cluster import MOUNTPOINT
+from vcslab.story import check
+
+from tests.cluster.faults.arena import NODES, Arena, Expect
+from tests.cluster.faults.trial import Fault
+
+KILLED_VCSD_IS_FENCED = True
+"SAFETY S15: the death of vcsd is the node's. With detached nodes (S16) it is nobody's: then False."
+HOG = "/opt/vcs/src/tests/cluster/memory_hog.py"
+EDGE_MIB, SHORT_KIB = 16, 40 << 10
+WATCHED_S = 8.0
+"How long a story watches that nothing happens."
+
+
+def _set(*nodes: int) -> frozenset[int]:
+    return frozenset(nodes)
+
+
+def _recovering(a: Arena, nodes: Iterable[int], since: int) -> None:
+    """Until the first kernel of ``nodes`` has been given a start."""
+    survivors = list(nodes)
+    a.wait(lambda: a.traced("vcs_group_start", survivors, since), 60, f"a start on one of {survivors}")
+
+
+def _joining(a: Arena, node: int, boot: int) -> None:
+    """Until the node's next life is in the middle of joining the file system's lockspace."""
+    a.wait(lambda: node in a.boots and a.boots[node].number > boot and a.traced("vcs_group_join", [node], 0), 120, f"node {node} to join")
+
+
+def _being_fenced(a: Arena) -> None:
+    a.wait(lambda: a.lab.power.serving, 60, "somebody to ask the power switch")
+
+
+# --- power ------------------------------------------------------------------------------------------------------------
+
+
+def cut_1(a: Arena) -> Expect:
+    """Power cut of node 1, which fences the others when they fail."""
+    a.cut(1)
+    return Expect(_set(1))
+
+
+def cut_2(a: Arena) -> Expect:
+    """Power cut of node 2."""
+    a.cut(2)
+    return Expect(_set(2))
+
+
+def cut_3(a: Arena) -> Expect:
+    """Power cut of node 3."""
+    a.cut(3)
+    return Expect(_set(3))
+
+
+def cut_two(a: Arena) -> Expect:
+    """Power cut of two nodes at once: the third waits, without a quorum, until they are back."""
+    pair = a.pick(2)
+    a.cut(*pair)
+    return Expect(may=_set(*pair))
+
+
+def cut_all(a: Arena) -> Expect:
+    """Power cut of all nodes at once."""
+    a.cut(*NODES)
+    return Expect(may=_set(*NODES))
+
+
+def cut_in_recovery(a: Arena) -> Expect:
+    """A second power cut in the middle of the recovery from the first."""
+    first, second = a.pick(2)
+    since = a.cut(first)
+    _recovering(a, a.others(first), since)
+    a.cut(second)
+    return Expect(_set(first), _set(second))
+
+
+def cut_joiner(a: Arena) -> Expect:
+    """A node that boots and joins loses its power again in the middle of the join."""
+    [node] = a.pick()
+    boot = a.boots[node].number
+    a.cut(node)
+    _joining(a, node, boot)
+    a.cut(node)
+    return Expect(_set(node))
+
+
+def cut_in_join(a: Arena) -> Expect:
+    """A member loses its power while another node joins."""
+    joiner, member = a.pick(2)
+    boot = a.boots[joiner].number
+    a.cut(joiner)
+    _joining(a, joiner, boot)
+    a.cut(member)
+    return Expect(_set(joiner), _set(member))
+
+
+# --- fencing ----------------------------------------------------------------------------------------------------------
+
+
+def cut_in_fencing(a: Arena) -> Expect:
+    """While node 1 has another one fenced, the third loses its power."""
+    victim, third = (2, 3) if a.random.random() < 0.5 else (3, 2)
+    a.lab.power.hold()
+    a.cut(victim)
+    _being_fenced(a)
+    a.cut(third)
+    a.lab.power.release()
+    return Expect(may=_set(victim, third))
+
+
+def cut_fencer(a: Arena) -> Expect:
+    """The node that is having another one fenced loses its power."""
+    [victim] = a.random.sample((2, 3), 1)
+    a.lab.power.hold()
+    a.cut(victim)
+    _being_fenced(a)
+    a.cut(1)
+    a.lab.power.release()
+    return Expect(may=_set(victim, 1))
+
+
+def fence_fails(a: Arena) -> Expect:
+    """The power switch fails twice, then works: nobody starts before it does, and nobody has to help."""
+    [victim] = a.pick()
+    a.kept_off.add(victim)
+    a.lab.power.set_broken(victim)
+    since = a.cut(victim)
+
+    def failed() -> int:
+        return sum(r.victim == victim and r.action == "off" and r.code != 0 and r.asked_ns > since for r in a.lab.power.history)
+
+    a.wait(lambda: failed() >= 2, 60, f"two failed fences of node {victim}")
+    check(not a.traced("vcs_group_start", a.others(victim), since), "a start before the fence")
+    a.lab.power.set_working()
+    a.wait_fenced(victim, since)
+    return Expect(_set(victim))
+
+
+def amnesia(a: Arena) -> Expect:
+    """Node 3 is cut off and cannot be fenced; 1 and 2 lose their power and boot: they must not start while 3 may write (S6)."""
+    since = a.lab.network.isolate(3)
+    a.lab.power.set_broken(3)
+    a.wait(lambda: any(r.victim == 3 and r.code != 0 and r.asked_ns > since for r in a.lab.power.history), 60, "a failed fence of node 3")
+    boots = {n: a.boots[n].number for n in (1, 2)}
+    lost = a.cut(1, 2)
+    for n in (1, 2):
+        _joining(a, n, boots[n])
+    time.sleep(WATCHED_S)
+    check(a.lab[3].on and not a.traced("vcs_group_start", (1, 2), lost), "1 and 2 were given a start while node 3 could write")
+    a.lab.power.set_working()
+    a.wait_fenced(3, lost)
+    return Expect(_set(3))
+
+
+# --- daemons ----------------------------------------------------------------------------------------------------------
+
+
+def kill_vcsd(a: Arena) -> Expect:
+    """SIGKILL of one vcsd."""
+    [victim] = a.pick()
+    since = a.vcs.kill_daemon(victim)
+    if KILLED_VCSD_IS_FENCED:
+        a.wait_fenced(victim, since)
+        return Expect(_set(victim))
+    return Expect()
+
+
+def kill_glue(a: Arena) -> Expect:
+    """SIGKILL of one dlm_glue: nobody is fenced."""
+    a.vcs.kill_daemon(a.pick()[0], "dlm_glue")
+    return Expect()
+
+
+def kill_all_daemons(a: Arena) -> Expect:
+    """SIGKILL of every daemon of the cluster at once: a rebuild from the kernels (S19), nobody is fenced."""
+    pids = {n: [a.vcs.daemon_pid(n, module) for module in ("vcs.vcsd", "dlm_glue")] for n in NODES}
+    check(all(all(p) for p in pids.values()), f"daemons: {pids}")
+    a.lab.each(lambda m: m.run(f"kill -9 {' '.join(map(str, pids[m.spec.node]))}", check=True), *NODES)
+    return Expect()
+
+
+# --- pauses -----------------------------------------------------------------------------------------------------------
+
+
+def _pause(a: Arena, seconds: float) -> int:
+    [victim] = a.pick()
+    machine = a.lab[victim]
+    boot = machine.boots
+    machine.freeze()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and machine.on and machine.boots == boot:
+        time.sleep(0.05)
+    if machine.on and machine.boots == boot:
+        machine.resume()
+    return victim
+
+
+def pause_1(a: Arena) -> Expect:
+    """A machine stands still for 1 s."""
+    return Expect(may=_set(_pause(a, 1)))
+
+
+def pause_5(a: Arena) -> Expect:
+    """A machine stands still for 5 s."""
+    return Expect(_set(_pause(a, 5)))
+
+
+def pause_30(a: Arena) -> Expect:
+    """A machine stands still for 30 s, and the power switch fails to cut it off all that time."""
+    [victim] = a.pick()
+    machine = a.lab[victim]
+    a.lab.power.hold()
+    since = machine.freeze()
+    time.sleep(30)
+    check(machine.on and not a.traced("vcs_group_start", a.others(victim), since), "a start while the paused machine could write")
+    machine.resume()
+    time.sleep(0.5)
+    a.lab.power.release()
+    a.wait_fenced(victim, since)
+    return Expect(_set(victim))
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+def partition_2_1(a: Arena) -> Expect:
+    """Two nodes here, one there: that one is fenced while it still runs and writes."""
+    [single] = a.pick()
+    since = a.lab.network.partition(set(a.others(single)), {single})
+    a.wait_fenced(single, since)
+    return Expect(_set(single))
+
+
+def partition_1_1_1(a: Arena) -> Expect:
+    """Every node alone for 4 s: nobody has a quorum, nobody is reset."""
+    a.lab.network.partition({1}, {2}, {3})
+    time.sleep(4)
+    a.lab.network.heal()
+    return Expect()
+
+
+def blackout(a: Arena) -> Expect:
+    """No network at all for 10 s, as when a switch boots: nobody is reset (S7)."""
+    a.lab.network.partition({1}, {2}, {3})
+    time.sleep(10)
+    a.lab.network.heal()
+    return Expect()
+
+
+def one_way(a: Arena) -> Expect:
+    """One node does not hear another one, which hears it: one of them goes, and the rest goes on."""
+    deaf, heard = a.pick(2)
+    since = a.lab.network.block(heard, deaf, oneway=True)
+    a.wait(lambda: any(r.victim in (deaf, heard) and r.code == 0 and r.action == "off" and r.asked_ns > since
+                       for r in a.lab.power.history), 60, "one of the two to be fenced")  # fmt: skip
+    a.lab.network.heal()
+    return Expect(may=_set(deaf, heard), least=1)
+
+
+def link_flap(a: Arena) -> Expect:
+    """A link that goes away for 150 ms, five times."""
+    [node] = a.pick()
+    for _ in range(5):
+        a.lab.network.isolate(node)
+        time.sleep(0.15)
+        a.lab.network.heal()
+        time.sleep(0.35)
+    return Expect(may=_set(node))
+
+
+# --- scarcity ---------------------------------------------------------------------------------------------------------
+
+
+def slow_disk(a: Arena) -> Expect:
+    """The shared disk of one node does ten requests a second for 10 s: that is slow, not dead."""
+    [node] = a.pick()
+    a.lab[node].throttle(iops=10)
+    time.sleep(10)
+    a.lab[node].throttle()
+    return Expect()
+
+
+def no_memory(a: Arena) -> Expect:
+    """A node has no memory left, and another one loses its power."""
+    starved, victim = a.pick(2)
+    machine = a.lab[starved]
+    hog = machine.spawn(f"exec python3 -S {HOG} {MOUNTPOINT}/hog {EDGE_MIB}", log=f"hog{len(a.rows)}")
+
+    def short() -> bool:
+        lines = hog.log.read_text().splitlines()[-4:] if hog.log.exists() else []
+        return sum(f'"available_kib": {n},' in line for line in lines for n in _numbers(line) if n < SHORT_KIB) >= 3
+
+    a.wait(short, 120, f"node {starved} to be short of memory")
+    since = a.cut(victim)
+    a.wait_fenced(victim, since)
+    _recovering(a, a.others(victim), since)
+    time.sleep(3)
+    machine.run(f"kill {hog.pid}", check=True)
+    a.wait(lambda: hog.rc is not None, 30, "the hog to end")
+    return Expect(_set(victim))
+
+
+def _numbers(line: str) -> list[int]:
+    return [int(w) for w in line.replace(",", " ").split() if w.isdigit()]
+
+
+MATRIX = (
+    *(Fault(f.__name__.replace("_", "-"), "power", f) for f in (cut_1, cut_2, cut_3, cut_two, cut_all)),
+    *(Fault(f.__name__.replace("_", "-"), "cascade", f) for f in (cut_in_recovery, cut_joiner, cut_in_join)),
+    *(Fault(f.__name__.replace("_", "-"), "fencing", f) for f in (cut_in_fencing, cut_fencer, fence_fails, amnesia)),
+    *(Fault(f.__name__.replace("_", "-"), "daemons", f) for f in (kill_vcsd, kill_glue, kill_all_daemons)),
+    *(Fault(f.__name__.replace("_", "-"), "pause", f) for f in (pause_1, pause_5, pause_30)),
+    *(Fault(f.__name__.replace("_", "-"), "network", f) for f in (partition_2_1, partition_1_1_1, blackout, one_way, link_flap)),
+    *(Fault(f.__name__.replace("_", "-"), "scarcity", f) for f in (slow_disk, no_memory)),
+)
+
+
+def subset(seed: int) -> list[Fault]:
+    """One of each class, and a second power cut; which, follows from the seed: so many commits in a row see the whole matrix."""
+    kinds = list(dict.fromkeys(f.kind for f in MATRIX))
+    chosen = []
+    for kind in kinds:
+        of = [f for f in MATRIX if f.kind == kind]
+        chosen += [of[(seed + i) % len(of)] for i in range(2 if kind == "power" else 1)]
+    return chosen

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One fault: done, survived, judged. What is judged is always the same, whatever the fault was; see docs/faults.md."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vcslab.cluster import MOUNTPOINT
+from vcslab.story import check
+from vcslab.workload import check as check_records
+
+from tests.cluster.faults.arena import CLOCK_ERROR_NS, LOCKSPACE, NODES, Arena, Expect, Row
+from tests.cluster.faults.judge import Trial, early_starts, longest_gap, two_holders
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    kind: str
+    "Class: a subset of the matrix has at least one of each."
+    story: Callable[[Arena], Expect]
+
+    @property
+    def about(self) -> str:
+        return (self.story.__doc__ or "").strip().splitlines()[0]
+
+
+def run(arena: Arena, fault: Fault) -> Row:
+    """Do it to a whole cluster under load and judge. Raises AssertionError or LabError; the row is in ``arena.rows`` in any case."""
+    row = Row(fault.name, "FAILED")
+    arena.rows.append(row)
+    began = time.monotonic()
+    arena.broken = True
+    fresh_load(arena, fault.name)
+    since = time.monotonic_ns()
+    whole_ns = 0
+    survivors = {n: arena.boots[n].number for n in NODES}
+    try:
+        expect = fault.story(arena)
+        restore(arena)
+        whole_ns = arena.whole(since)
+    finally:
+        until = whole_ns or time.monotonic_ns()
+        row.fences = [f"{r.asked_by}->{r.victim} at {(r.answered_ns - since) / 1e9:.1f} s" for r in arena.lab.power.history
+                      if r.action == "off" and r.code == 0 and r.asked_ns > since]  # fmt: skip
+        row.stall_ms = {
+            boot.node: longest_gap([r["host_ns"] for r in arena.written(boot, log)], since, until)
+            for boot, log in arena.writers(arena.file) if survivors[boot.node] == boot.number and arena.boots[boot.node] is boot
+        }
+        row.seconds = time.monotonic() - began
+    arena.stop_load()
+    judge_fences(arena, expect, since)
+    judge_starts(arena, since)
+    judge_locks(arena)
+    judge_records(arena)
+    judge_disk(arena)
+    row.outcome = "ok"
+    row.seconds = time.monotonic() - began
+    arena.broken = False
+    return row
+
+
+def fresh_load(arena: Arena, name: str) -> None:
+    """Writers on a file of this fault's own, and a mount that the fault before has not left over."""
+    for node in NODES:
+        if arena.boots[node].load:
+            arena.lab[node].run(f"kill {' '.join(str(j.pid) for j in arena.boots[node].load.values() if j.rc is None)} 2>/dev/null")
+    arena.file = f"{name}-{len(arena.rows)}"
+    for node in NODES:
+        boot = arena.boots[node]
+        arena.vcs.wait(lambda boot=boot: all(j.rc is not None for j in boot.load.values()), 60, f"the load of node {boot.node} to end")  # type: ignore[misc]
+        if not arena.vcs.mounted(node):
+            arena.vcs.mount(node)
+        arena.start_load(boot)
+    arena.whole(0)
+
+
+def restore(arena: Arena) -> None:
+    """The outside world is in order again; the cluster has to mend itself."""
+    arena.lab.network.heal()
+    arena.lab.power.set_working()
+    arena.kept_off.clear()
+
+
+def judge_fences(arena: Arena, expect: Expect, since: int) -> None:
+    done = {r.victim for r in arena.lab.power.history if r.action == "off" and r.code == 0 and r.asked_ns > since}
+    check(expect.must <= done, f"nodes {sorted(expect.must - done)} should have been fenced; fenced were {sorted(done)}")
+    check(done <= expect.must | expect.may, f"nodes {sorted(done - expect.must - expect.may)} were fenced and should not have been")
+    check(len(done) >= expect.least, f"at least {expect.least} should have been fenced, not {sorted(done)}")
+
+
+def clock_error(arena: Arena) -> int:
+    """How far the nodes' clocks may be off each other: what was measured at boot, and how far they have moved since."""
+    errors = [CLOCK_ERROR_NS]
+    for node in NODES:
+        boot, now = arena.boots[node], arena.lab[node].measure_clock()
+        errors.append(abs(now.boottime_ns - boot.shift_ns) + now.error_ns + boot.error_ns)
+    return 2 * max(errors)
+
+
+def judge_starts(arena: Arena, since: int) -> None:
+    starts = arena.starts(since)
+    trial = Trial(arena.lives(), arena.proofs())
+    problems = early_starts(starts, trial, NODES, since, clock_error(arena))
+    check(not problems, f"starts before their fence: {problems}")
+
+
+def judge_locks(arena: Arena) -> None:
+    held, error = arena.held(arena.file), clock_error(arena)
+    holders = {h.holder for h in held}
+    check(len(held) >= 30 and len(holders) >= len(NODES), f"the lock verifier saw {len(held)} locks of {sorted(holders)}: no proof")
+    problems = two_holders(held, error)
+    check(not problems, f"two holders at once ({len(problems)} times; clocks agree to {error / 1e6:.1f} ms): {problems[:5]}")
+
+
+def judge_records(arena: Arena) -> None:
+    """On every node: no record torn, missing or twice, and whatever a writer had fsynced is there."""
+    fsynced = {f"{boot.node}/{int(log.removeprefix('writer')):08x}": max((r["own"] for r in arena.written(boot, log)), default=0)
+               for boot, log in arena.writers(arena.file)}  # fmt: skip
+    check(sum(fsynced.values()) >= 30, f"hardly anything was written: {fsynced}")
+    for node in NODES:
+        with tempfile.NamedTemporaryFile() as copy:
+            copy.write(arena.lab[node].read_bytes(f"{MOUNTPOINT}/{arena.file}"))
+            copy.flush()
+            found = check_records(copy.name)
+        check(not found["problems"], f"node {node} reads damage: {found['problems']}")
+        writers = found["writers"]
+        assert isinstance(writers, dict)
+        lost = {key: (own, writers.get(key, 0)) for key, own in fsynced.items() if writers.get(key, 0) < own}
+        check(not lost, f"node {node} does not find what was fsynced (writer: fsynced, found): {lost}")
+
+
+def judge_disk(arena: Arena) -> None:
+    """Clean unmount everywhere at once, then fsck.gfs2 on the disk itself, and mounted again."""
+    arena.lab.each(lambda m: arena.vcs.umount(m.spec.node), *NODES)
+    spaces = {n: arena.lab[n].run("ls /sys/kernel/dlm").out.split() for n in NODES}
+    check(all(found == [LOCKSPACE] for found in spaces.values()), f"lockspaces after the unmount: {spaces}")
+    disk = arena.lab[1].spec.shared_disks[0]
+    found = subprocess.run(["fsck.gfs2", "-n", str(disk)], capture_output=True, text=True, timeout=120, check=False)
+    check(found.returncode == 0, f"fsck.gfs2 -n ended with {found.returncode}: {(found.stdout + found.stderr)[-3000:]}")
+    arena.lab.each(lambda m: arena.vcs.mount(m.spec.node), *NODES)
