@@ -95,6 +95,10 @@ test-quick: lab second-python gen-check lint lint-kmod ## unit, simulation and p
 test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters (K=pattern)
 	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') tests/kernel tests/cluster
 
+.PHONY: faults
+faults: lab kmod ## the fault matrix, all of it, in one cluster (FAULTS=part,of,names SEED=7)
+	@FAULTS=$(or $(FAULTS),all) $(if $(filter-out file,$(origin SEED)),SEED=$(SEED)) $(PY) -m pytest -q -m vm tests/cluster/faults
+
 # --- style ------------------------------------------------------------------------------------------------------------
 PYTHON := vcs bridge membership dlm_glue qemu/harness qemu/vcslab bench tests
 .PHONY: lint man-table
@@ -128,6 +132,10 @@ bench-packages: packages ## Debian packages of the benchmarks: the peers
 
 bench-totem: venv bench-packages ## our engine beside corosync, as root (ONLY=kill,silent,leave,throughput,latency,loaded,frozen,growth RUNS=5 MINUTES=10 SIZES=3,16)
 	@$(PY) -m bench.totem --runs $(RUNS) --minutes $(MINUTES) $(if $(ONLY),--only $(ONLY)) $(if $(SIZES),--nodes $(SIZES))
+
+.PHONY: bench-failover
+bench-failover: lab kmod ## a power cut under GFS2, ours beside corosync + dlm_controld, in virtual machines (ONLY=ours,default,tuned RUNS=5)
+	@PYTHONPATH=qemu $(PY) -m bench.failover --runs $(RUNS) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: golden fuzz-totem churn-totem
 golden: venv ## record the scenarios' logs anew (tests/golden/totem, docs/scenarios.md); read the difference before you commit it

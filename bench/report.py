@@ -48,6 +48,7 @@ BARS: dict[str, Bar] = {
     "false_suspicion_loaded": Bar(most=0), "false_suspicion_frozen": Bar(most=0),
     "throughput_64": Bar(ratio_least=1.5), "throughput_1300": Bar(ratio_least=1.5),
     "throughput_8192": Bar(ratio_least=2), "throughput_60000": Bar(ratio_least=2.5),
+    "writes_resume_vs_default": Bar(ratio_most=0.2), "writes_resume_vs_tuned": Bar(ratio_most=0.35), "dlm_recovered": Bar(most=1200),
     "latency_idle_median": Bar(ratio_most=1.0), "latency_idle_p99": Bar(ratio_most=1.0),
 }
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from vcslab.cluster import FSNAME, MOUNTPOINT, VcsCluster
+from vcslab.gfs2 import Gfs2Lab
 from vcslab.report import Kill, Missing, measure
 
 RECOVERY_LIMIT_S = 60.0
@@ -51,7 +52,7 @@ def wait_group(cluster: VcsCluster, nodes: Iterable[int], lockspace: str = FSNAM
     cluster.wait(done, timeout, f"group dlm:{lockspace} finished with members {nodes}")
 
 
-def wait_writing(cluster: VcsCluster, logs: dict[int, str], records: int = 5, timeout: float = 60) -> None:
+def wait_writing(cluster: Gfs2Lab, logs: dict[int, str], records: int = 5, timeout: float = 60) -> None:
     """Until every writer has fsynced ``records`` more records than now."""
     before = {n: len(cluster.written(n, log)) for n, log in logs.items()}
     cluster.wait(

@@ -51,7 +51,7 @@ until python3 -S -m tests.cluster.dlm_lock {LOCKSPACE} create; do sleep 0.5; don
 echo node.sh: up
 wait
 """
-BACK_S = 150.0
+BACK_S = 300.0
 "How long three nodes may take to full strength, boots under emulation on a busy host included."
 CLOCK_ERROR_NS = 2_000_000
 "Least tolerance in judgements across nodes; what was measured is added."

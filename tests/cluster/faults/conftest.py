@@ -53,9 +53,11 @@ def arena(module_cluster: Factory, request: pytest.FixtureRequest) -> Iterator[A
     """One cluster for all the faults of a run; after one that failed it is made anew."""
     made = Arena(module_cluster(nodes=3, shared_disk_mib=256, boot=False), seed())
     request.config.stash[ROWS] = made.rows
-    made.form()
-    yield made
-    made.close()
+    try:
+        made.form()
+        yield made
+    finally:
+        made.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
