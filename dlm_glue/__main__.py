@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import functools
 import logging
 import os
 import signal
@@ -25,6 +27,7 @@ from dlm_glue.journal import Journal
 from dlm_glue.lockspace import NODEID_MAX, OsTree
 from dlm_glue.uevents import UeventReader, open_socket
 from vcs import realtime
+from vcs.client import Client
 from vcs.config.load import DEFAULT_PATH, load
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
@@ -68,7 +71,17 @@ def setup_of(config: ClusterConfig, nodeid: int) -> Setup:
         raise ConfigError([f"nodes {', '.join(high)}: the kernel's DLM knows ids up to {NODEID_MAX} only; give lower ones"])
     # The kernel's TCP transport refuses a host that has several addresses.
     addresses = {n.id: n.addresses if config.dlm.protocol == "sctp" else n.addresses[:1] for n in config.nodes}
-    return Setup(config.name, nodeid, addresses, config.dlm.port, config.dlm.protocol)
+    return Setup(config.name, nodeid, addresses, config.dlm.port, config.dlm.protocol, config.dlm.log_debug)
+
+
+def refusal(path: str, group: str) -> tuple[int, str]:
+    """Why vcsd has refused the join of a group: (positive errno, words)."""
+    try:
+        with Client(path) as client:
+            found = client.call("Describe").get("picture", {}).get("refused", {}).get(group)
+    except VcsError as error:
+        return errno.EIO, f"the join was refused, and vcsd does not say why: {error}"
+    return (int(found[0]), str(found[1])) if found else (errno.EIO, "the join was refused")
 
 
 def refuse_dlm_controld() -> None:
@@ -135,6 +148,8 @@ async def run(args: argparse.Namespace) -> int:
         uevents=uevents,
         journal=kept,
         log=log,
+        configs={c.name: c.text() for c in config.dlm.lockspaces if c.text()},
+        refusal=functools.partial(refusal, f"{args.run_dir}/vcs.sock"),
     )
     seat = Seat(lambda: glue.state, tree, applier.paths, lambda: load(args.config, with_key=False))
     server = ControldServer(seat, ring, f"{args.run_dir}/vcs.sock")

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 
 from dlm_glue.lockspace import ADDRESSES_MAX, Paths, Tree, parse_addr_list, read_status, sockaddr
 from dlm_glue.state import AddComms, Answer, Clear, DropComms, Start, Stop, Teardown, global_id
+from vcs.config.model import LockspaceConfig
 from vcs.errors import VcsError
 
 PROTOCOLS = {"tcp": ("0", "tcp"), "sctp": ("1", "sctp")}
@@ -39,7 +40,7 @@ class Setup:
     "By nodeid, at most three each."
     port: int = 21064
     protocol: str = "tcp"
-    nodir: bool = False
+    log_debug: bool = False
 
 
 class Applier:
@@ -57,6 +58,7 @@ class Applier:
         self._mkdir(self.paths.cluster)
         self._option("cluster_name", self._setup.cluster_name)
         self._option("recover_callbacks", "1")
+        self._option("log_debug", str(int(self._setup.log_debug)))
         # Both are refused (EBUSY) once the DLM runs: then they must already be right.
         self._option("tcp_port", str(self._setup.port))
         self._option("protocol", *PROTOCOLS[self._setup.protocol])
@@ -135,45 +137,46 @@ class Applier:
         """Everything before control=1 is read back; when this raises, control=1 was not written."""
         name = effect.lockspace
         base = self.paths.lockspace(name)
-        self._identity(name, base)
+        config = LockspaceConfig.parse(effect.config)
+        self._identity(name, base, config.nodir)
         self._mkdir(self.paths.space(name))
         for there in self._tree.listdir(self.paths.nodes(name)):
             if not there.isdigit() or int(there) not in effect.keep:
                 self._rmdir(f"{self.paths.nodes(name)}/{there}")
         for nodeid in effect.members:
             if nodeid not in effect.keep:
-                self._node(name, nodeid)
-        self._check_nodes(effect)
+                self._node(name, nodeid, config.weight(nodeid))
+        self._check_nodes(effect, config)
         self._tree.write(f"{base}/control", b"1")
 
-    def _identity(self, name: str, base: str) -> None:
+    def _identity(self, name: str, base: str, nodir: bool) -> None:
         """The global id and the directory mode must be the same everywhere; both can only be set before the first start."""
         wanted = str(global_id(name))
         if self._tree.read(f"{base}/id") != wanted:
             self._tree.write(f"{base}/id", wanted.encode())
             self._expect(f"{base}/id", wanted)
-        if self._setup.nodir and self._tree.read(f"{base}/nodir") != "1":
+        if nodir and self._tree.read(f"{base}/nodir") != "1":
             self._tree.write(f"{base}/nodir", b"1")
             self._expect(f"{base}/nodir", "1")
 
-    def _node(self, name: str, nodeid: int) -> None:
+    def _node(self, name: str, nodeid: int, weight: int) -> None:
         """A fresh directory marks the node as new; its nodeid takes the sequence number of comms/N, which must be there."""
         if not self._tree.exists(self.paths.comm(nodeid)):
             raise ApplyError(errno.ENOENT, f"lockspace {name}: no comms/{nodeid} for a member")
         path = self.paths.node(name, nodeid)
         self._tree.mkdir(path)
         self._tree.write(f"{path}/nodeid", str(nodeid).encode())
-        # Weights steer the lock directory and are never compared by the kernel: everybody keeps the default, written down.
-        self._tree.write(f"{path}/weight", b"1")
+        # The kernel never compares weights, and where they differ between nodes lookups end with -22.
+        self._tree.write(f"{path}/weight", str(weight).encode())
 
-    def _check_nodes(self, effect: Start) -> None:
+    def _check_nodes(self, effect: Start, config: LockspaceConfig) -> None:
         name = effect.lockspace
         there = sorted(int(n) for n in self._tree.listdir(self.paths.nodes(name)) if n.isdigit())
         if tuple(there) != effect.members:
             raise ApplyError(errno.EPROTO, f"lockspace {name}: nodes/ has {there}, not {list(effect.members)}")
         for nodeid in effect.members:
             self._expect(f"{self.paths.node(name, nodeid)}/nodeid", str(nodeid))
-            self._expect(f"{self.paths.node(name, nodeid)}/weight", "1")
+            self._expect(f"{self.paths.node(name, nodeid)}/weight", str(config.weight(nodeid)))
 
     def teardown(self, effect: Teardown) -> None:
         name = effect.lockspace

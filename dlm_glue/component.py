@@ -12,7 +12,7 @@ import contextlib
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bridge.switch import ConsumerPort
 from dlm_glue import plan, takeover
@@ -27,6 +27,7 @@ from dlm_glue.state import (
     Ack,
     AddComms,
     Answer,
+    AskRefusal,
     Clear,
     Done,
     DropComms,
@@ -56,7 +57,7 @@ from vcs.model import GroupFlags, Level
 
 TICK_S = 5.0
 "The slow timer: lost hints, and whatever failed."
-POLL_S, POLL_SLOW_S, POLL_FAST_FOR_S = 0.01, 0.05, 2.0
+POLL_S = 0.01
 "How often recover_status is read while a recovery runs; there is no uevent for its end, and nothing to poll(2) for."
 COMMS_LANE = "comms/"
 "No lockspace can have this name."
@@ -80,9 +81,14 @@ class Glue:
         uevents: UeventReader,
         journal: Journal,
         log: EventLog,
+        configs: Mapping[str, str] | None = None,
+        refusal: Callable[[str], tuple[int, str]] = lambda group: (errno.EIO, "the join was refused"),
     ) -> None:
+        """``configs``: LockspaceConfig.text() by lockspace. ``refusal``: why a group's join was refused; it may wait."""
         self._handle = handle
         self._configured = configured
+        self._configs = dict(configs or {})
+        self._refusal = refusal
         self._switch = switch
         self._tree = tree
         self._applier = applier
@@ -95,7 +101,6 @@ class Glue:
         "None: read the switch, when its turn comes and not before. A reading from before a join would say that the group is gone."
         self._feeding = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._poll_since = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._lanes: Lanes
         self.failed: asyncio.Future[None]
@@ -159,7 +164,9 @@ class Glue:
         found = scan(self._tree, self._applier.paths)
         groups = self._switch.groups(self._handle)
         heard = self._journal.pending
-        got = takeover.inherit(self.state.nodeid, self._configured, found=found, record=record, groups=groups, pending=heard)
+        got = takeover.inherit(
+            self.state.nodeid, self._configured, found=found, record=record, groups=groups, pending=heard, configs=self._configs
+        )
         self.state = got.state
         for pending in got.stale:
             self._journal.answered(pending)
@@ -260,12 +267,8 @@ class Glue:
         finally:
             self._feeding = False
         recovering = any(s.run is Run.RECOVERING for s in self.state.spaces.values())
-        if not recovering:
-            self._poll_since = 0.0
-        elif "poll" not in self._timers:
-            now = self._loop.time()
-            self._poll_since = self._poll_since or now
-            self._later("poll", POLL_S if now - self._poll_since < POLL_FAST_FOR_S else POLL_SLOW_S, self.on_poll)
+        if recovering and "poll" not in self._timers:
+            self._later("poll", POLL_S, self.on_poll)
 
     def _one(self, event: Input) -> None:
         before = self.state
@@ -308,12 +311,19 @@ class Glue:
                 self._work(effect.lockspace, effect, lambda: self._applier.teardown(effect))
             case Answer():
                 self._work(effect.lockspace, effect, lambda: self._answer(effect))
+            case AskRefusal():
+                self._work(effect.lockspace, effect, lambda: self._ask_refusal(effect.lockspace))
         return False
 
     def _answer(self, effect: Answer) -> None:
         """In the lane's thread, so that dying between the two lines is all that can leave a caller without an answer."""
         self._journal.answering(effect.pending)
         self._applier.answer(effect)
+
+    def _ask_refusal(self, lockspace: str) -> None:
+        """In the lane's thread: vcsd may take its time."""
+        code, why = self._refusal(group_name(lockspace))
+        raise ApplyError(code, why)
 
     def _call(self, effect: Join | Leave | Ack) -> Done:
         name = effect.lockspace

@@ -60,4 +60,6 @@ class Seat:
             found["protocol"] = config.dlm.protocol
         if config.dlm.port != 21064:
             found["port"] = config.dlm.port
+        if config.dlm.log_debug:
+            found["log_debug"] = 1
         return found

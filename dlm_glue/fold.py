@@ -13,6 +13,7 @@ from dlm_glue.state import (
     Ack,
     AddComms,
     Answer,
+    AskRefusal,
     Clear,
     Done,
     DropComms,
@@ -36,6 +37,7 @@ from vcs.model import GroupState, Phase
 
 DLM_RS_DONE = 0x40
 DLM_RS_DONE_ALL = 0x80
+EIO = 5
 
 
 def feed(state: State, event: Input) -> tuple[State, tuple[Note, ...]]:
@@ -138,7 +140,7 @@ def _feed_done(state: State, done: Done) -> tuple[State, tuple[Note, ...]]:
 def _feed_space_done(
     state: State,
     space: Space,
-    effect: Join | Leave | Ack | Stop | Clear | Start | Teardown | Answer,
+    effect: Join | Leave | Ack | Stop | Clear | Start | Teardown | Answer | AskRefusal,
     error: int,
     failure: dict[str, object],
 ) -> tuple[State, tuple[Note, ...]]:
@@ -167,6 +169,9 @@ def _feed_space_done(
         case Clear():
             failed = _group_event(state, name) if error else space.failed
             return _with(state, replace(space, busy=False, failed=failed)), (bad,) if error else ()
+        case AskRefusal():
+            why = Note("join_refused", {"lockspace": name, **failure})
+            return _with(state, replace(space, busy=False, refused=error or EIO)), (why,)
         case Start(_, event, members, keep):
             if error:
                 nodes = {n: who for n, who in space.nodes.items() if n in keep}

@@ -31,6 +31,7 @@ from dlm_glue.state import (
     Ack,
     AddComms,
     Answer,
+    AskRefusal,
     Clear,
     DropComms,
     Effect,
@@ -235,7 +236,7 @@ class _Plan:
             nodes = {n: who for n, who in space.nodes.items() if n not in clear}
             self._begin(space, Clear(space.name, clear), nodes=nodes)
             return
-        start = Start(space.name, group.event, tuple(sorted(target)), tuple(sorted(space.nodes)))
+        start = Start(space.name, group.event, tuple(sorted(target)), tuple(sorted(space.nodes)), space.config)
         self._begin(space, start, nodes=target, run=Run.UNKNOWN, event=group.event)
 
     def _startable(self, space: Space, group: Group) -> bool:
@@ -271,15 +272,18 @@ class _Plan:
     def _join(self, space: Space, pending: Pending, gone: bool) -> None:
         entries = (len(self.spaces)) * max(1, len(self.view.members))
         if gone or space.refused:
-            if not (space.made or space.nodes):
-                self._answer(space, pending, -(space.refused or errno.EIO))
+            if not space.refused:
+                self._begin(space, AskRefusal(space.name))
+            elif not (space.made or space.nodes):
+                self._answer(space, pending, -space.refused)
             elif not space.hold:
                 self._begin(space, Teardown(space.name))
         elif not space.joined:
             if entries > RECORD_ENTRIES_MAX:
                 self._answer(space, pending, -errno.ENOSPC)
             else:
-                self._now(space, Join(space.name), joined=self.state.reads)
+                config = self.state.configs.get(space.name, "")
+                self._now(space, Join(space.name), joined=self.state.reads, config=config)
 
     def _ungoverned(self, space: Space, gone: bool) -> None:
         """A lockspace that no group governs stays stopped: nobody would tell it about a death. One that is no lockspace any more

@@ -83,6 +83,8 @@ class Space:
     "A predecessor began the start of ``event`` and died: a recover_status or the next Tick tells whether control=1 was written."
     nodes: Mapping[int, Who] = field(default_factory=dict)
     "nodes/N as applied; a directory that is not in here must be removed before the next start."
+    config: str = ""
+    "nodir and weights, as all members have agreed on at the join (LockspaceConfig.text); fixed until it is left."
     joined: int = 0
     "Number of the last Seen when we joined or took over its group; 0: not yet. Absence counts only in a later Seen."
     refused: int = 0
@@ -110,6 +112,8 @@ class State:
     comms_busy: bool = False
     comms_failed: bool = False
     "Adding or dropping failed; tried again after the next Tick."
+    configs: Mapping[str, str] = field(default_factory=dict)
+    "What the configuration says of lockspaces that are not run by the defaults."
     spaces: Mapping[str, Space] = field(default_factory=dict)
     pending: tuple[Pending, ...] = ()
     "Unanswered uevents, oldest first."
@@ -205,6 +209,7 @@ class Start:
     event: int
     members: tuple[int, ...]
     keep: tuple[int, ...]
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,13 @@ class Answer:
     lockspace: str
     pending: Pending
     result: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskRefusal:
+    """The switch has no group of a join that was asked for: find out why. Its Done carries the errno and the words."""
+
+    lockspace: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +254,7 @@ class Note:
 
 
 Input = Seen | Uevent | Done | Status | Tick
-Effect = Join | Leave | Ack | Stop | Clear | Start | Teardown | Answer | DropComms | AddComms | Note
+Effect = Join | Leave | Ack | Stop | Clear | Start | Teardown | Answer | AskRefusal | DropComms | AddComms | Note
 
 
 # --- the record that outlives us ------------------------------------------------------------------------------------------------------
@@ -254,6 +266,7 @@ class Applied:
 
     event: int = 0
     nodes: Mapping[int, Who] = field(default_factory=dict)
+    config: str = ""
 
 
 Record = tuple[dict[int, int], dict[str, Applied]]
@@ -274,6 +287,7 @@ def encode_record(state: State) -> bytes:
                 str(n): f"{'' if state.comms.get(n) == who.incarnation else format(who.incarnation, 'x')}.{who.join_id:x}"
                 for n, who in sorted(space.nodes.items())
             },
+            *([space.config] if space.config else []),
         ]
         for _, space in sorted(state.spaces.items())
         if space.nodes
@@ -297,12 +311,12 @@ def decode_record(data: bytes) -> Record:
             tree = json.loads(zlib.decompress(base64.b85decode(tree["z"])))
         comms = {int(n): int(i, 16) for n, i in tree["comms"].items()}
         spaces: dict[str, Applied] = {}
-        for name, (event, texts) in tree["spaces"].items():
+        for name, (event, texts, *config) in tree["spaces"].items():
             nodes: dict[int, Who] = {}
             for n, text in texts.items():
                 incarnation, _, join_id = text.partition(".")
                 nodes[int(n)] = Who(int(incarnation, 16) if incarnation else comms[int(n)], int(join_id, 16))
-            spaces[name] = Applied(int(event, 16), nodes)
+            spaces[name] = Applied(int(event, 16), nodes, *map(str, config[:1]))
     except (KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ValueError(f"not a record of dlm_glue: {error!r}") from None
     return comms, spaces

@@ -8,7 +8,7 @@ removed or replaced when the predecessor died, so it is made anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dlm_glue.lockspace import Found, Left
@@ -33,16 +33,19 @@ def inherit(
     record: Record,
     groups: Iterable[Group],
     pending: tuple[Pending, ...],
+    configs: Mapping[str, str] | None = None,
 ) -> Inherited:
     """``found`` was read after the uevent socket was bound, ``pending`` is the journal of the predecessor."""
     comms, applied = record
     ours = {g.name.removeprefix(GROUP_PREFIX): g for g in groups if g.owner == OWNER}
-    spaces = {name: _space(left, applied.get(name, Applied()), ours.get(name)) for name, left in found.spaces.items()}
+    texts = configs or {}
+    spaces = {n: _space(left, applied.get(n, Applied()), ours.get(n), texts.get(n, "")) for n, left in found.spaces.items()}
     alive = tuple(p for p in pending if p.lockspace in spaces and spaces[p.lockspace].present)
     asked = {p.lockspace for p in alive}
     state = State(
         nodeid=nodeid,
         configured=frozenset(configured),
+        configs=texts,
         comms={n: comms.get(n, 0) if n in found.complete else 0 for n in found.comms},
         spaces=spaces,
         pending=alive,
@@ -56,9 +59,11 @@ def never_answered(left: Left) -> bool:
     return left.present and not left.made and left.id == 0
 
 
-def _space(left: Left, applied: Applied, group: Group | None) -> Space:
+def _space(left: Left, applied: Applied, group: Group | None, config: str) -> Space:
     nodes = {n: applied.nodes[n] for n in left.nodes if n in applied.nodes}
-    space = Space(left.name, present=left.present, made=left.made, nodes=nodes)
+    # What members have agreed on stays while it is joined, whatever the file says by now; before the first start nothing was applied.
+    config = applied.config if applied.nodes else config
+    space = Space(left.name, present=left.present, made=left.made, nodes=nodes, config=config)
     if not left.present:
         return space
     if group is None:

@@ -56,7 +56,7 @@ def apply(state: State, sender: Processor, body: Body, regular: bool, notes: lis
 def _of_member(state: State, sender: Processor, body: Body, regular: bool, notes: list[Notice]) -> bool:
     """What only a sound member may say."""
     if isinstance(body, Join):
-        return not state.shutdown and groups.join(state, sender.nodeid, sender.boot, body.name, body.level, body.flags)
+        return _join(state, sender, body, notes)
     if isinstance(body, Leave):
         return groups.leave(state, sender.nodeid, sender.boot, body.name, body.gone)
     if isinstance(body, Ack):
@@ -83,6 +83,17 @@ def _ordered(state: State, sender: Processor, body: Body, notes: list[Notice]) -
     if isinstance(body, ShutDown):
         return orders.shut_down(state, sender.nodeid, notes)
     return False
+
+
+def _join(state: State, sender: Processor, body: Join, notes: list[Notice]) -> bool:
+    if state.shutdown:
+        return False
+    refusal = groups.refusal(state, body.name, body.config)
+    if refusal is not None:
+        code, why = refusal
+        notes.append(Notice("join_refused", {"group": body.name, "nodeid": sender.nodeid, "error": code, "why": why}))
+        return False
+    return groups.join(state, sender.nodeid, sender.boot, body.name, body.level, body.flags, body.config)
 
 
 def _node_leave(state: State, sender: Processor, regular: bool, notes: list[Notice]) -> bool:

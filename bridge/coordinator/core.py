@@ -299,6 +299,8 @@ class Coordinator:
             return
         if self._own(sender, body, changed):
             self.feed.answer(body, changed, _refusal(notes))
+        if sender == self.local:
+            self.feed.refusals.heard(notes)
         if not changed:
             self.counters["stale"] += 1
             self.feed.out.extend(notes)

@@ -48,6 +48,7 @@ def describe(c: Coordinator) -> dict[str, object]:
             }
             for _, o in sorted(state.obligations.items())
         ],
+        "refused": {name: list(refusal) for name, refusal in c.feed.refusals.told.items()},
         "counters": dict(c.counters), "leaving": c.feed.leave_wanted, "shutdown": state.shutdown, "maintenance": _maintenance(c),
     }
 

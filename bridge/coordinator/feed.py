@@ -44,6 +44,7 @@ from bridge.coordinator.messages import (
     encode,
     split,
 )
+from bridge.coordinator.refusals import Refusals
 from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, MEMBER, RETRY, GroupRec, Obligation, State, canonical
 from membership.api import Order, Processor
 from vcs.config.model import ClusterConfig
@@ -91,6 +92,7 @@ class Feeder:
     commands: dict[Body, list[int]] = field(default_factory=dict)
     "Wishes of administrators that are not ordered yet, with their tickets."
     expelled: set[str] = field(default_factory=set)
+    refusals: Refusals = field(default_factory=Refusals)
     local_stops: int = 0
     leave_wanted: bool = False
     gone: bool = False
@@ -114,6 +116,7 @@ class Feeder:
         self.switch = switch
         self.ordered.clear()
         self.expelled &= self.switch.keys()
+        self.refusals.read(switch)
 
     def say(self, body: Body) -> None:
         """Submit once; again only after it was delivered, or in a new ring, and not if it was in vain."""
@@ -271,13 +274,15 @@ class Feeder:
             return
         if name in self.expelled:
             self._left(name, ETIMEDOUT)
+        elif name in self.refusals.current and not mine:
+            self._left(name, self.refusals.current[name])
         elif state.shutdown and not mine and held.state is GroupState.JOINING:
             self._left(name, ESHUTDOWN)
         elif group is None or not mine:
             if held.state == GroupState.LEAVING:
                 self._let_go(held, ring)
             elif held.state in (GroupState.JOINING, GroupState.MEMBER):
-                self.say(Join(name, int(held.level), int(held.flags)))
+                self.say(Join(name, int(held.level), int(held.flags), self.config.of_group(name)))
         else:
             if held.event < group.event and me in group.stop_acks:
                 self.say(Leave(name, gone=True))  # another life of the group than the one that acknowledged: it begins anew

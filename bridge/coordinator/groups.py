@@ -17,19 +17,33 @@ from bridge.coordinator.api import Notice
 from bridge.coordinator.state import GroupRec, Obligation, State
 from vcs.model import Phase, event_text
 
+EINVAL, ENOSPC, ENAMETOOLONG = 22, 28, 36
 GROUPS_MAX = 4096
 NAME_BYTES_MAX = 64
 
 
-def join(state: State, nodeid: int, boot: int, name: str, level: int, flags: int) -> bool:
-    """A node asks to join. Idempotent; a leaver's new wish waits until it has left. Returns whether anything changed."""
+def refusal(state: State, name: str, config: str) -> tuple[int, str] | None:
+    """Why nobody can join group ``name`` with ``config``: (errno, words)."""
     group = state.groups.get(name)
     if group is None:
-        if len(state.groups) >= GROUPS_MAX or not 0 < len(name.encode()) <= NAME_BYTES_MAX:
-            return False
+        if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            return ENAMETOOLONG, f"a group's name has 1 to {NAME_BYTES_MAX} bytes"
+        return (ENOSPC, f"there are {GROUPS_MAX} groups already") if len(state.groups) >= GROUPS_MAX else None
+    if config and group.config and config != group.config:
+        return EINVAL, f"its node has {config!r} configured, the members have {group.config!r}: make cluster.toml alike on all nodes"
+    return None
+
+
+def join(state: State, nodeid: int, boot: int, name: str, level: int, flags: int, config: str = "") -> bool:
+    """A node asks to join. Idempotent; a leaver's new wish waits until it has left. Returns whether anything changed."""
+    if refusal(state, name, config) is not None:
+        return False
+    group = state.groups.get(name)
+    if group is None:
         group = state.groups[name] = GroupRec(name, level, flags)
     if group.has(nodeid):
         return False
+    group.config = group.config or config
     group.joins[nodeid] = boot
     group.flags |= flags
     group.changed = True

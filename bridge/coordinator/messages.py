@@ -72,6 +72,8 @@ class Join:
     name: str
     level: int
     flags: int
+    config: str = ""
+    "What all members of the group must have alike in their configuration; empty: nothing."
 
 
 @dataclass(frozen=True, slots=True)

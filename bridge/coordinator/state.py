@@ -149,6 +149,8 @@ class GroupRec:
     "Membership changed since ``event`` was made: the next decision makes a new event, which covers all changes."
     finished: int = 0
     finished_members: dict[int, tuple[int, int]] = field(default_factory=dict)
+    config: str = ""
+    "What the first member had in its configuration about the group: others must have it alike. Empty: unknown."
 
     @property
     def needs_fence(self) -> bool:
@@ -164,7 +166,7 @@ class GroupRec:
     def copy(self) -> GroupRec:
         return GroupRec(self.name, self.level, self.flags, self.event, self.phase, dict(self.members), dict(self.stoppers),
                         dict(self.leavers), dict(self.joins), set(self.stop_acks), set(self.start_acks), dict(self.exposed),
-                        self.changed, self.finished, dict(self.finished_members))
+                        self.changed, self.finished, dict(self.finished_members), self.config)
 
 
 @dataclass(slots=True)
@@ -268,7 +270,7 @@ def _group_to_json(g: GroupRec) -> dict[str, Any]:
         "name": g.name, "level": int(g.level), "flags": int(g.flags), "event": g.event, "phase": int(g.phase),
         "members": _pairs(g.members), "stoppers": _pairs(g.stoppers), "leavers": _pairs(g.leavers), "joins": _pairs(g.joins),
         "stop_acks": sorted(g.stop_acks), "start_acks": sorted(g.start_acks), "exposed": _pairs(g.exposed), "changed": g.changed,
-        "finished": g.finished, "finished_members": _pairs(g.finished_members),
+        "finished": g.finished, "finished_members": _pairs(g.finished_members), "config": g.config,
     }
 
 
@@ -277,7 +279,7 @@ def _group_from_json(v: dict[str, Any]) -> GroupRec:
         str(v["name"]), int(v["level"]), int(v["flags"]), int(v["event"]), int(v["phase"]), _members(v["members"]),
         _boots(v["stoppers"]), _boots(v["leavers"]), _boots(v["joins"]), set(map(int, v["stop_acks"])),
         set(map(int, v["start_acks"])), _boots(v["exposed"]), bool(v["changed"]), int(v["finished"]),
-        _members(v["finished_members"]),
+        _members(v["finished_members"]), str(v.get("config", "")),
     )
 
 

@@ -85,7 +85,7 @@ class FakeDlm:
         self._fail("mkdir", path)
         match self._split(path):
             case ["cfg", "cluster"] if self.cluster is None:
-                self.cluster = {"cluster_name": "", "recover_callbacks": "0", "tcp_port": "21064", "protocol": "0"}
+                self.cluster = {"cluster_name": "", "recover_callbacks": "0", "tcp_port": "21064", "protocol": "0", "log_debug": "0"}
             case ["cfg", "cluster", "comms", name] if name not in self.comms:
                 self._seq += 1
                 self.comms[name] = Comm(self._seq)

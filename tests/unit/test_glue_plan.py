@@ -32,7 +32,7 @@ def joined(world: World, *names: str) -> None:
 def test_nothing_of_the_cluster_is_there_before_the_local_comm(world: World) -> None:
     world.settle()
     assert [c.local for c in world.dlm.comms.values()] == [True, False, False]
-    assert world.dlm.cluster == {"cluster_name": "lab", "recover_callbacks": "1", "tcp_port": "21064", "protocol": "0"}
+    assert world.dlm.cluster == {"cluster_name": "lab", "recover_callbacks": "1", "tcp_port": "21064", "protocol": "0", "log_debug": "0"}
     assert {n: c.addresses[0][4:8] for n, c in world.dlm.comms.items()} == {str(n): bytes([10, 0, 0, n]) for n in (1, 2, 3)}
 
 

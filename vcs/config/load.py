@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vcs.config import keyfile, rules
+from vcs.config import keyfile, rules, rules_dlm
 from vcs.config.lines import Path as KeyPath
 from vcs.config.lines import key_lines
 from vcs.config.model import (
@@ -23,13 +23,14 @@ from vcs.config.model import (
     FencingConfig,
     GroupsConfig,
     LeaseConfig,
+    LockspaceConfig,
     MetricsConfig,
     NodeConfig,
     QuorumConfig,
     TotemConfig,
 )
 from vcs.config.problems import Problems
-from vcs.config.schema import SECTIONS, Key, Kind, Section, section
+from vcs.config.schema import SECTIONS, WEIGHT_MAX, Key, Kind, Section, section
 from vcs.errors import ConfigError
 
 DEFAULT_PATH = "/etc/vcs/cluster.toml"
@@ -70,13 +71,14 @@ def loads(text: str, source: str = "cluster.toml", base: Path | None = None, wit
     problems = Problems(source, lines)
     values = {s.name: _read_section(s, tree, problems) for s in SECTIONS if not s.array}
     nodes = _read_nodes(tree, problems)
-    _unknown(tree, (), [s.name for s in SECTIONS], problems, what="section", foreign={})
+    _unknown(tree, (), [s.name for s in SECTIONS if "." not in s.name], problems, what="section", foreign={})
     rules.check(values, nodes, problems)
+    lockspaces = rules_dlm.check(_read_lockspaces(values["dlm"], problems), nodes, problems)
     keys: tuple[bytes, ...] = ()
     if with_key:
         keys = keyfile.check(values["cluster"], base or Path(), problems)
     problems.raise_if_any()
-    return _build(values, nodes, keys)
+    return _build(values, nodes, lockspaces, keys)
 
 
 def _syntax_error(source: str, error: Exception) -> str:
@@ -126,6 +128,15 @@ def _read_nodes(tree: Mapping[str, object], problems: Problems) -> list[Values]:
         values["_path"] = ("node", i)
         nodes.append(values)
     return nodes
+
+
+def _read_lockspaces(dlm: Values, problems: Problems) -> list[Values]:
+    """Takes them out of ``dlm``: they are values of their own."""
+    found = []
+    for i, table in enumerate(dlm.pop("lockspace", ())):
+        path: KeyPath = ("dlm", "lockspace", i)
+        found.append({**_read_table(section("dlm.lockspace"), table, path, problems), "_path": path})
+    return found
 
 
 def _read_table(sec: Section, table: Mapping[str, object], path: KeyPath, problems: Problems) -> Values:
@@ -201,12 +212,30 @@ def _wrong_options(_key: Key, value: object) -> Finding:
     return None
 
 
+def _wrong_weights(_key: Key, value: object) -> Finding:
+    remedy = f"write {{ NODE = WEIGHT }}, each weight a whole number from 0 to {WEIGHT_MAX}"
+    if not isinstance(value, dict):
+        return f"{_shown(value)} is no table of weights", remedy
+    for name, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= WEIGHT_MAX:
+            return f"the weight of {name!r} is {_shown(weight)}", remedy
+    return None
+
+
+def _wrong_tables(_key: Key, value: object) -> Finding:
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        return f"{_shown(value)} is no list of tables", "write it with two brackets, once for each"
+    return None
+
+
 _CHECKS: dict[Kind, Callable[[Key, object], Finding]] = {
     Kind.INT: _wrong_int,
     Kind.STRING: _wrong_string,
     Kind.BOOL: _wrong_bool,
     Kind.STRINGS: _wrong_strings,
     Kind.OPTIONS: _wrong_options,
+    Kind.WEIGHTS: _wrong_weights,
+    Kind.TABLES: _wrong_tables,
 }
 
 
@@ -238,7 +267,9 @@ def _option_text(option: str | int | bool) -> str:
     return str(int(option)) if isinstance(option, bool) else str(option)
 
 
-def _build(values: Mapping[str, Values], nodes: list[Values], keys: tuple[bytes, ...]) -> ClusterConfig:
+def _build(
+    values: Mapping[str, Values], nodes: list[Values], lockspaces: tuple[LockspaceConfig, ...], keys: tuple[bytes, ...]
+) -> ClusterConfig:
     return ClusterConfig(
         nodes=tuple(NodeConfig(**{k: v for k, v in n.items() if k not in ("_path", "address")}) for n in nodes),
         key=keys[0] if keys else b"",
@@ -248,7 +279,7 @@ def _build(values: Mapping[str, Values], nodes: list[Values], keys: tuple[bytes,
         groups=GroupsConfig(**values["groups"]),
         fencing=FencingConfig(**values["fencing"]),
         lease=LeaseConfig(**values["lease"]),
-        dlm=DlmConfig(**values["dlm"]),
+        dlm=DlmConfig(**values["dlm"], lockspaces=lockspaces),
         metrics=MetricsConfig(**values["metrics"]),
         **values["cluster"],
     )

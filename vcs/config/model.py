@@ -109,9 +109,51 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LockspaceConfig:
+    """How one lockspace is run; alike on all nodes, as the kernel does not compare it."""
+
+    name: str
+    nodir: bool = False
+    "No directory: a resource's master is found by a hash of its name."
+    weights: dict[int, int] = field(default_factory=dict)
+    "By nodeid: shares of the directory (with nodir: of the masters). Who is left out has none; empty: everybody has 1."
+
+    def weight(self, nodeid: int) -> int:
+        return self.weights.get(nodeid, 0) if self.weights else 1
+
+    def text(self) -> str:
+        """One text for one meaning; empty for the defaults."""
+        weights = ",".join(f"{n}:{w}" for n, w in sorted(self.weights.items()))
+        return " ".join([*(["nodir=1"] if self.nodir else []), *([f"weights={weights}"] if weights else [])])
+
+    @classmethod
+    def parse(cls, text: str) -> LockspaceConfig:
+        """The inverse of text(), without the name. Raises ValueError."""
+        nodir, weights = False, {}
+        for word in text.split():
+            key, _, value = word.partition("=")
+            if key == "nodir":
+                nodir = value == "1"
+            elif key == "weights":
+                weights = {int(n): int(w) for n, _, w in (pair.partition(":") for pair in value.split(","))}
+            else:
+                raise ValueError(f"{word!r} is no setting of a lockspace")
+        return cls("", nodir, weights)
+
+
+@dataclass(frozen=True, slots=True)
 class DlmConfig:
     port: int = 21064
     protocol: str = "tcp"
+    log_debug: bool = False
+    lockspaces: tuple[LockspaceConfig, ...] = ()
+
+    def lockspace(self, name: str) -> LockspaceConfig:
+        return next((c for c in self.lockspaces if c.name == name), LockspaceConfig(name))
+
+    def agreed(self, name: str) -> str:
+        """What all members of a lockspace must have alike, as a text that a person can read."""
+        return f"{self.protocol} port={self.port} {self.lockspace(name).text()}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +183,11 @@ class ClusterConfig:
 
     def node(self, nodeid: int) -> NodeConfig | None:
         return next((n for n in self.nodes if n.id == nodeid), None)
+
+    def of_group(self, name: str) -> str:
+        """What all members of a group must have alike, as a text; empty for groups that the configuration does not speak of."""
+        prefix, colon, lockspace = name.partition(":")
+        return self.dlm.agreed(lockspace) if (prefix, colon) == ("dlm", ":") else ""
 
     def fixed(self) -> ClusterConfig:
         """What the coordinator works by: agreed on by all nodes, so it cannot change at one of them while the cluster runs."""

@@ -17,6 +17,7 @@ from vcs.config.model import (
     FencingConfig,
     GroupsConfig,
     LeaseConfig,
+    LockspaceConfig,
     MetricsConfig,
     NodeConfig,
     QuorumConfig,
@@ -30,6 +31,9 @@ CLUSTER_NAME_MAX = 32
 ADDRESSES_MAX = 3
 "The kernel DLM's limit (DLM_MAX_ADDR_COUNT)."
 HOUR_MS = 3_600_000
+LOCKSPACE_NAME_MAX = 60
+"With the prefix `dlm:` it must fit into a group's name."
+WEIGHT_MAX = 1000
 
 
 class Kind(Enum):
@@ -38,6 +42,8 @@ class Kind(Enum):
     BOOL = "boolean"
     STRINGS = "list of strings"
     OPTIONS = "table of options"
+    WEIGHTS = "table of weights"
+    TABLES = "list of tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +163,16 @@ SECTIONS: tuple[Section, ...] = (
     Section("dlm", "The kernel's lock manager.", DlmConfig, (
         Key("port", Kind.INT, "TCP or SCTP port.", low=1, high=65535),
         Key("protocol", Kind.STRING, "Transport.", choices=("tcp", "sctp")),
+        Key("log_debug", Kind.BOOL, "The kernel's lock manager tells everything it does (`dmesg`)."),
+        Key("lockspace", Kind.TABLES, "Lockspaces that are not to be run by the defaults: `[[dlm.lockspace]]`.", field="lockspaces"),
     )),
+    Section("dlm.lockspace", "A lockspace that is not run by the defaults. All nodes must have it alike.", LockspaceConfig, (
+        Key("name", Kind.STRING, "Name of the lockspace: of GFS2, the part after the colon in its lock table.",
+            low=1, high=LOCKSPACE_NAME_MAX, required=True),
+        Key("nodir", Kind.BOOL, "No resource directory: the master of a lock is found by a hash of its name."),
+        Key("weights", Kind.WEIGHTS, "Shares of the directory, or with `nodir` of the masters, by name or id of nodes: nodes that are left "
+            "out get none. Without it everybody has 1."),
+    ), array=True),
     Section("metrics", "Prometheus.", MetricsConfig, (
         Key("listen", Kind.STRING, "Where vcsd answers a scraper, for example `127.0.0.1:9464`; anybody who can reach it can read it. "
             "Empty: nowhere, only `vcs metrics` on the node."),
