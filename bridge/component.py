@@ -18,6 +18,7 @@ from bridge.coordinator.lease import UNARMED, announce
 from bridge.coordinator.messages import Body
 from bridge.driver import Driver, Fencer
 from bridge.fence_agent import FenceAgent
+from bridge.restart import Announcement
 from bridge.seat import CAP_RESET, take_seat
 from bridge.storage import RecordFile, refuse_cluster_file_system
 from bridge.switch import ClusterInfo, ProviderPort
@@ -84,6 +85,7 @@ class Component:
         self._commands = Commands()
         self._leave: asyncio.Future[None] | None = None
         self._departure: asyncio.Task[None] | None = None
+        self._restart = Announcement()
         self._stopped = False
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -141,6 +143,7 @@ class Component:
             on_left=self._on_left,
             on_failed=self._on_failed,
             on_notice=self._on_notice,
+            on_restart=self._restart.ready,
             channels=self._channels,
         )
         await self._driver.start(self._engine)
@@ -184,6 +187,7 @@ class Component:
 
     def _on_notice(self, notice: Notice) -> None:
         self._commands.heard(notice)
+        self._restart.heard(notice)
         if notice.event == "leave_refused" and self._leave is not None and not self._leave.done():
             why = notice.fields.get("why") or notice.fields.get("reason") or ""
             self._leave.set_exception(self._refusal(str(why)))
@@ -191,9 +195,7 @@ class Component:
     def _refusal(self, why: str = "") -> LeaveRefused:
         held = ", ".join(holders(g.name for g in self.groups()))
         if held:
-            return LeaveRefused(
-                f"node {self.nodeid} is in groups: {held}", "unmount and stop what uses them, then try again"
-            )
+            return LeaveRefused(f"node {self.nodeid} is in groups: {held}", "unmount and stop what uses them, then try again")
         return LeaveRefused(f"node {self.nodeid} cannot leave now{': ' + why if why else ''}")
 
     def _on_left(self) -> None:
@@ -307,6 +309,13 @@ class Component:
             await asyncio.wait_for(asyncio.shield(self._leave), timeout_s)
         except TimeoutError:
             raise VcsError(f"the leave of node {self.nodeid} was not done within {timeout_s:g} s", "see `vcs why`") from None
+
+    async def announce_restart(self) -> bool:
+        """Tell the others that this daemon goes over live groups and one is back within [restart] planned_ms. True: stop() is due."""
+        planned_ms = self.config.restart.planned_ms
+        if self.self_fence.usable:  # nobody renews the lease meanwhile, and its end resets this machine
+            planned_ms = min(planned_ms, self.config.lease.lease_ms)
+        return not self.failed.done() and await self._restart.tell(self._driver, planned_ms)
 
     async def _depart(self) -> None:
         """After LeaveDone: nothing is owed to anybody any more."""

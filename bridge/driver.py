@@ -35,6 +35,7 @@ from bridge.coordinator.api import (
     Notice,
     Persist,
     RenewLease,
+    RestartReady,
     StartGroup,
     StopGroup,
     Submit,
@@ -101,6 +102,7 @@ class Driver:
         on_left: Callable[[], None],
         on_failed: Callable[[BaseException], None],
         on_notice: Callable[[Notice], None] = lambda _notice: None,
+        on_restart: Callable[[], None] = lambda: None,
         channels: Channels | None = None,
     ) -> None:
         """``seat`` is (handle, session) of the attach."""
@@ -112,7 +114,7 @@ class Driver:
         self._fencer = fencer
         self._channels = channels
         self._log = log
-        self._on_left, self._on_failed, self._on_notice = on_left, on_failed, on_notice
+        self._on_left, self._on_failed, self._on_notice, self._on_restart = on_left, on_failed, on_notice, on_restart
         self._engine: Engine | None = None
         self._loop = asyncio.get_running_loop()
         # A thread does not inherit our real-time policy when that is reset on fork, and what it writes holds everything up.
@@ -146,6 +148,7 @@ class Driver:
             Persist: self._persist,
             WakeAt: self._wake_at,
             LeaveDone: self._leave_done,
+            RestartReady: self._restart_ready,
             Notice: self._notice,
         }
 
@@ -155,7 +158,8 @@ class Driver:
         """The engine's sink."""
         if isinstance(event, Health):
             self._log.note("peer_health", nodeid=event.nodeid, what=event.what, detail=event.detail)
-            return
+            if event.what != "process_dead":
+                return
         if isinstance(event, Rotation) and self._inputs:
             last = self._inputs[-1]
             if isinstance(last, Rotation) and last.ring == event.ring:
@@ -444,6 +448,11 @@ class Driver:
         self._held = True
         self._effects.clear()
         self._on_left()
+
+    def _restart_ready(self, _e: RestartReady) -> None:
+        self._held = True
+        self._effects.clear()
+        self._on_restart()
 
     def _notice(self, e: Notice) -> None:
         self._log.note(e.event, **e.fields)

@@ -214,6 +214,8 @@ static void seat_leave(struct vcs_cluster *c, enum vcs_provider_state state)
 	c->type = NULL;
 	if (state == VCS_PROVIDER_LOST)
 		trace_vcs_provider_lost(c);
+	else if (state == VCS_PROVIDER_ORPHAN)
+		trace_vcs_provider_orphan(c);
 	else
 		trace_vcs_provider_detach(c);
 	vcs_view_unquorate(c);
@@ -227,15 +229,35 @@ static void cluster_lose(struct vcs_cluster *c)
 	struct vcs_group *g, *next;
 
 	lockdep_assert_held(&c->lock);
-	if (c->state != VCS_PROVIDER_ATTACHED)
+	if (c->state != VCS_PROVIDER_ATTACHED && c->state != VCS_PROVIDER_ORPHAN)
 		return;
 	pr_warn("vcs: %s: provider %s is lost%s\n", c->handle, c->provider,
 		c->lease.armed && c->lease.reset ?
 		", and the machine is reset at the end of its lease and grace" : "");
-	c->gone = c->type;
+	if (c->type)
+		c->gone = c->type;
 	seat_leave(c, VCS_PROVIDER_LOST);
 	list_for_each_entry_safe(g, next, &c->groups, node)
 		vcs_group_lose(g);
+	queue_work(vcs_wq, &c->reap_work);
+}
+
+/*
+ * The process in the seat is gone, and its detach is owed. Its groups stay, with
+ * their events and acknowledgements: a daemon that is started again goes on with
+ * them, and what the others make of its absence is theirs to decide (SAFETY S16).
+ * Under c->lock.
+ */
+static void cluster_orphan(struct vcs_cluster *c)
+{
+	struct vcs_group *g, *next;
+
+	if (c->state != VCS_PROVIDER_ATTACHED)
+		return;
+	c->gone = c->type;
+	seat_leave(c, VCS_PROVIDER_ORPHAN);
+	list_for_each_entry_safe(g, next, &c->groups, node)
+		vcs_group_let_go(g);
 	queue_work(vcs_wq, &c->reap_work);
 }
 
@@ -305,7 +327,7 @@ static void reap_locked(struct vcs_cluster *c)
 	scoped_guard(vcs_cluster, c) {
 		expire(c);
 		if (vcs_session_dead(&c->seat))
-			cluster_lose(c);
+			cluster_orphan(c);
 		gone = c->gone;
 	}
 	if (gone)

@@ -171,17 +171,21 @@ static int put_group(struct sk_buff *skb, const struct vcs_group *g)
 	       vcs_put_u64(skb, VCS_A_ORPHAN_SINCE_MS, orphan) ?:
 	       vcs_put_u64(skb, VCS_A_AGE_MS, div_u64(now - g->phase_ns, NSEC_PER_MSEC)) ?:
 	       nla_put_u32(skb, VCS_A_NR_MEMBERS, nr_of(g->event)) ?:
-	       nla_put_u32(skb, VCS_A_NR_FINISHED_MEMBERS, nr_of(g->finished));
+	       nla_put_u32(skb, VCS_A_NR_FINISHED_MEMBERS, nr_of(g->finished)) ?:
+	       vcs_put_u64(skb, VCS_A_STARTED_EVENT, g->ran ? g->ran->id : 0) ?:
+	       nla_put_u32(skb, VCS_A_NR_STARTED_MEMBERS, nr_of(g->ran));
 }
 
-/* The @pos-th member, those of both events counted through. */
+/* The @pos-th member, those of all three events counted through. */
 static int put_nth_member(struct sk_buff *skb, const struct vcs_group *g, u32 pos)
 {
-	u32 nr = nr_of(g->event);
-
-	if (pos < nr)
+	if (pos < nr_of(g->event))
 		return vcs_member_put(skb, VCS_A_MEMBER, &g->event->member[pos]);
-	return vcs_member_put(skb, VCS_A_FINISHED_MEMBER, &g->finished->member[pos - nr]);
+	pos -= nr_of(g->event);
+	if (pos < nr_of(g->finished))
+		return vcs_member_put(skb, VCS_A_FINISHED_MEMBER, &g->finished->member[pos]);
+	pos -= nr_of(g->finished);
+	return vcs_member_put(skb, VCS_A_STARTED_MEMBER, &g->ran->member[pos]);
 }
 
 /* args[0]: the cluster; args[1]: groups done; args[2]: members done of the next */
@@ -214,7 +218,7 @@ int vcs_nl_group_get_done(struct netlink_callback *cb)
 static bool dump_group(struct sk_buff *skb, struct netlink_callback *cb, const struct vcs_group *g)
 {
 	void *hdr = dump_put(skb, cb, VCS_CMD_GROUP_GET);
-	u32 all = nr_of(g->event) + nr_of(g->finished);
+	u32 all = nr_of(g->event) + nr_of(g->finished) + nr_of(g->ran);
 	u32 first = cb->args[2], pos = first;
 
 	if (!hdr)

@@ -104,6 +104,9 @@ static void started(struct vcs_group *g)
 {
 	trace_vcs_group_start(g);
 	g->started = true;
+	vcs_event_put(g->ran);
+	g->ran = g->event;
+	refcount_inc(&g->ran->ref);
 	vcs_lease_update(g->c);
 }
 

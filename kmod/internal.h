@@ -131,6 +131,7 @@ struct vcs_group {
 	u64 event_id;			/* of event, for sysfs */
 	u32 nr_members;
 	struct vcs_event *finished;	/* the last that did */
+	struct vcs_event *ran;		/* the last that started */
 	enum vcs_phase phase;
 	u64 phase_ns;
 	u64 acked_event;
@@ -210,6 +211,7 @@ struct vcs_group *vcs_group_find(struct vcs_cluster *c, const char *name);
 struct vcs_group *vcs_group_seated(const struct vcs_from *from);
 struct vcs_group *vcs_group_held(const struct vcs_from *from);
 void vcs_group_lose(struct vcs_group *g);
+bool vcs_group_let_go(struct vcs_group *g);
 void vcs_group_abandon(struct vcs_group *g);
 void vcs_group_tell(struct vcs_group *g, unsigned int what);
 void vcs_group_changed(struct vcs_group *g);

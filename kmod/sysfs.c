@@ -77,6 +77,7 @@ static void group_release(struct kobject *kobj)
 
 	vcs_event_put(g->event);
 	vcs_event_put(g->finished);
+	vcs_event_put(g->ran);
 	vcs_cluster_unref(g->c);
 	kfree(g);
 }

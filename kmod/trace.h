@@ -59,6 +59,15 @@ DEFINE_EVENT(vcs_cluster, vcs_provider_detach,
 	TP_ARGS(c)
 );
 
+/*
+ * The process in the seat is gone; the groups stay as they are for the next
+ * one.
+ */
+DEFINE_EVENT(vcs_cluster, vcs_provider_orphan,
+	TP_PROTO(const struct vcs_cluster *c),
+	TP_ARGS(c)
+);
+
 /* A provider is gone without a detach; its groups are lost. */
 DEFINE_EVENT(vcs_cluster, vcs_provider_lost,
 	TP_PROTO(const struct vcs_cluster *c),

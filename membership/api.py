@@ -87,6 +87,8 @@ class Health:
     what: str
     "One of: silent, suspect, process_dead, left, returned."
     detail: str = ""
+    engine: int = 0
+    "Engine incarnation of the process that is meant; 0 where only the node is."
 
 
 EngineEvent = Configuration | Message | Rotation | Health

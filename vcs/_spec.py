@@ -105,6 +105,9 @@ ATTRIBUTE_SETS: Final[dict[str, tuple[Attr, ...]]] = {
         Attr("stale-acks", 42, "u64"),
         Attr("grace-ms", 43, "u32"),
         Attr("freeze-until-ns", 44, "u64"),
+        Attr("started-event", 45, "u64"),
+        Attr("started-member", 46, "nest", nested="member", multi=True),
+        Attr("nr-started-members", 47, "u32"),
     ),
 }
 
@@ -118,7 +121,7 @@ OPS: Final[tuple[Op, ...]] = (
     Op("lease-renew", 7, do=("handle", "session", "valid-from-ns"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("view-set", 8, do=("handle", "session", "ring-seq", "ring-rep", "view-flags", "member"), do_reply=("generation",), dump=None, dump_reply=None, event=None),
     Op("view-get", 9, do=None, do_reply=None, dump=("handle",), dump_reply=("handle", "generation", "ring-seq", "ring-rep", "view-flags", "nr-members", "member"), event=None),
-    Op("group-get", 10, do=None, do_reply=None, dump=("handle", "group"), dump_reply=("handle", "group", "level", "group-flags", "group-state", "event", "phase", "acked-event", "acked-phase", "finished-event", "generation", "owner", "owner-epoch", "orphan-since-ms", "age-ms", "nr-members", "nr-finished-members", "member", "finished-member"), event=None),
+    Op("group-get", 10, do=None, do_reply=None, dump=("handle", "group"), dump_reply=("handle", "group", "level", "group-flags", "group-state", "event", "phase", "acked-event", "acked-phase", "finished-event", "generation", "owner", "owner-epoch", "orphan-since-ms", "age-ms", "started-event", "nr-members", "nr-finished-members", "nr-started-members", "member", "finished-member", "started-member"), event=None),
     Op("group-stop", 11, do=("handle", "session", "group", "event"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("group-start", 12, do=("handle", "session", "group", "event", "member"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("group-finish", 13, do=("handle", "session", "group", "event"), do_reply=(), dump=None, dump_reply=None, event=None),

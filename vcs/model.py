@@ -124,6 +124,9 @@ class Group:
     owner_epoch: int
     orphan_since_ms: int
     "0 while a consumer holds it."
+    started_event: int = 0
+    "The last event whose START was ordered here: its members may hold what the group guards, also while a later one stops it."
+    started_members: tuple[Member, ...] = ()
 
     @property
     def stopped(self) -> bool:

@@ -137,9 +137,18 @@ def groups_of(parts: Sequence[Attributes]) -> list[Group]:
             group_head(same[0]),
             members=members_of(same, "member", number(same[0], "nr-members")),
             finished_members=members_of(same, "finished-member", number(same[0], "nr-finished-members")),
+            started_members=started_members(same),
         )
         for same in by_name.values()
     ]
+
+
+def started_members(parts: Sequence[Attributes]) -> tuple[Member, ...]:
+    """An older module does not tell them. Then any event counts as a start, and the last finished one has its members: too many are
+    held for dangerous, never too few."""
+    if "nr-started-members" in parts[0]:
+        return members_of(parts, "started-member", number(parts[0], "nr-started-members"))
+    return members_of(parts, "finished-member", number(parts[0], "nr-finished-members"))
 
 
 def group_head(a: Attributes) -> Group:
@@ -150,6 +159,7 @@ def group_head(a: Attributes) -> Group:
         finished_event=number(a, "finished-event"), finished_members=(),
         view_generation=number(a, "generation"), owner=a.get("owner", ""),
         owner_epoch=number(a, "owner-epoch"), orphan_since_ms=a.get("orphan-since-ms", 0),
+        started_event=a.get("started-event", number(a, "event")),
     )
 
 

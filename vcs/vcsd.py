@@ -2,8 +2,9 @@
 """The daemon: one node of one cluster, with dlm_glue as its child and the control socket as its door.
 
 How it ends. SIGTERM and SIGINT: when no group is live here, the node leaves the cluster cleanly and the exit code is 0. When groups are
-live, nothing is pretended: vcsd names them and ends with code 3, dlm_glue stays, the switch stops the groups, and the other nodes
-treat this one as failed. `vcs leave` does the same as the first and refuses the second. When the bridge cannot go on (its disk, its
+live, vcsd tells the others that it will be back, names the groups and ends with code 3; dlm_glue and the groups stay as they are. A vcsd
+that is started within [restart] planned_ms goes on with them; without one the node has failed. `vcs leave` does the same as the
+first and refuses the second. When the bridge cannot go on (its disk, its
 seat in the switch), the code is 1. A wrong configuration or fence agent: 78.
 """
 
@@ -197,12 +198,14 @@ class Daemon:
         if not component.left.is_set():
             live = component.live_groups()
             if live:
-                logger.error(
-                    "stopped while groups are live here: %s. The other nodes treat this node as failed; "
-                    "unmount first, or use `vcs leave`, which refuses instead",
+                told = await component.announce_restart()
+                seconds = self.options.config.restart.planned_ms / 1000
+                logger.warning(
+                    "stopped while groups are live here: %s. %s or the other nodes treat this node as failed",
                     ", ".join(holders(live)),
+                    f"Start vcsd again within {seconds:g} s," if told else "Nobody could be told; start vcsd again at once,",
                 )
-                self.events.note("stopped_live", groups=live)
+                self.events.note("stopped_live", groups=live, announced=told)
                 return EXIT_LIVE
             leaving = asyncio.create_task(component.leave(STOP_LEAVE_S))
             impatient = asyncio.create_task(self._second_signal())

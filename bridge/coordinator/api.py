@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.coordinator.messages import Body
-from membership.api import Configuration, Message, Order, Rotation
+from membership.api import Configuration, Health, Message, Order, Rotation
 from vcs.model import Group, Member, RingId
 
 
@@ -58,7 +58,17 @@ class Command:
     body: Body
 
 
-Input = Configuration | Message | Rotation | LocalGroups | FenceDone | Tick | LeaveCluster | FenceAck | Command
+@dataclass(frozen=True, slots=True)
+class PlannedRestart:
+    """This daemon is about to be stopped, and one will be here again within ``planned_ms``, over the same groups. Answered by
+    RestartReady, or by the Notice restart_refused."""
+
+    planned_ms: int
+
+
+Input = (
+    Configuration | Message | Rotation | Health | LocalGroups | FenceDone | Tick | LeaveCluster | FenceAck | Command | PlannedRestart
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +157,11 @@ class LeaveDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartReady:
+    """The restart is announced in the order: the process may end. Nothing is done here any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """For the event log, the timeline and `vcs why`: a name and JSON-able fields."""
 
@@ -156,5 +171,5 @@ class Notice:
 
 Effect = (
     Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence | Fenced | RenewLease | Freeze | Persist
-    | WakeAt | LeaveDone | Notice
+    | WakeAt | LeaveDone | RestartReady | Notice
 )

@@ -7,14 +7,16 @@ on a copy that the core throws away when they raise, so one poisonous message ca
 
 from __future__ import annotations
 
-from bridge.coordinator import ballot, fencing, groups, orders
+from bridge.coordinator import ballot, detached, fencing, groups, orders
 from bridge.coordinator.api import Notice
 from bridge.coordinator.messages import (
+    AbsenceOver,
     Ack,
     Body,
     Expect,
     FenceResult,
     FenceRetry,
+    Forgiven,
     Join,
     Leave,
     MaintenanceOff,
@@ -23,6 +25,7 @@ from bridge.coordinator.messages import (
     NodeOff,
     Orphaned,
     Overdue,
+    Restarting,
     ShutDown,
     Thawed,
     VoteAgree,
@@ -67,6 +70,12 @@ def _of_member(state: State, sender: Processor, body: Body, regular: bool, notes
         return _overdue(state, body, notes)
     if isinstance(body, Orphaned):
         return _orphaned(state, sender, body, notes)
+    if isinstance(body, Restarting):
+        return detached.announce(state, sender.nodeid, body.planned_ms)
+    if isinstance(body, AbsenceOver):
+        return detached.over(state, body, notes)
+    if isinstance(body, Forgiven):
+        return detached.forgive(state, body)
     return _ordered(state, sender, body, notes)
 
 

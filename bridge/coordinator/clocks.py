@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bridge.coordinator.ballot import missing_voters
+from bridge.coordinator.detached import AbsenceClock
 from bridge.coordinator.messages import Body, Orphaned, Overdue, VoteDrop
 from bridge.coordinator.state import FAILED, State
 from vcs.config.model import ClusterConfig
@@ -44,6 +45,11 @@ class Clocks:
     "(nodeid, boot) of voters that have failed and are not here."
     orphans: dict[str, int] = field(default_factory=dict)
     "Own persistent groups whose owner has gone."
+    away: AbsenceClock = field(init=False)
+    "Daemons that are away."
+
+    def __post_init__(self) -> None:
+        self.away = AbsenceClock(self.config)
 
     def due(self, state: State, switch: Mapping[str, Group], now_ns: int) -> list[Body]:
         """Look at the clock; returns what is to be said to everybody."""
@@ -52,6 +58,7 @@ class Clocks:
         self._note(self.orphans, {g.name for g in switch.values() if g.orphan_since_ms and g.state is not GroupState.LOST}, now_ns)
         said: list[Body] = [Orphaned(n) for n, since in sorted(self.orphans.items())
                             if now_ns >= since + self._takeover_ns() and n in state.groups]
+        away = self.away.due(state, now_ns)
         if min((n for n in state.ring_members if state.admitted(n)), default=0) != self.nodeid:
             return said
         waiting = owed(state)
@@ -61,14 +68,14 @@ class Clocks:
         for victim, since in sorted(self.missing.items()):
             if now_ns >= since + self._window_ns():
                 said.append(VoteDrop(*victim))
-        return said
+        return said + away
 
     def wake(self, now_ns: int) -> list[int]:
         """The times at which something becomes due."""
         times = [since + self._answer_ns(key[2]) for key, since in self.answers.items()]
         times += [since + self._window_ns() for since in self.missing.values()]
         times += [since + self._takeover_ns() for since in self.orphans.values()]
-        return [t for t in times if t > now_ns]
+        return [t for t in times + self.away.times if t > now_ns]
 
     def _missing(self, state: State) -> set[tuple[int, int]]:
         if not self.config.quorum.last_man_standing:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from bridge.coordinator import explain, merge, messages, persist, quorum
+from bridge.coordinator import detached, explain, merge, messages, persist, quorum
 from bridge.coordinator.api import (
     Command,
     Effect,
@@ -26,7 +26,9 @@ from bridge.coordinator.api import (
     LeaveCluster,
     LocalGroups,
     Notice,
+    PlannedRestart,
     RenewLease,
+    RestartReady,
     Tick,
     WakeAt,
 )
@@ -34,9 +36,9 @@ from bridge.coordinator.apply import apply, decide
 from bridge.coordinator.feed import Feeder
 from bridge.coordinator.lease import UNARMED, SelfFence
 from bridge.coordinator.merge import Present
-from bridge.coordinator.messages import Body, Exchange, FenceResult, GroupReport, MaintenanceOn, NodeOff, Orphaned, Overdue, Snapshot
+from bridge.coordinator.messages import Body, Exchange, FenceResult, MaintenanceOn, NodeOff, Orphaned, Overdue, Snapshot
 from bridge.coordinator.state import FAILED, NO_RING, State, from_json, to_json
-from membership.api import Configuration, Kind, Message, Processor, Rotation
+from membership.api import Configuration, Health, Kind, Message, Processor, Rotation
 from vcs.config.model import ClusterConfig
 from vcs.errors import RemoteError
 
@@ -84,6 +86,8 @@ class Coordinator:
         "The same, as ordered in this ring."
         self.off_wanted: set[int] = set()
         "Said to this node by an administrator, not ordered yet."
+        self.gasps: dict[int, int] = {}
+        "nodeid -> engine incarnation of the last process of it whose last gasp was heard here."
         self.late = False
         self.feed = Feeder(config, local, message_max)
         self._assembler = messages.Assembler()
@@ -120,6 +124,11 @@ class Coordinator:
             self._fence_done(event)
         elif isinstance(event, LeaveCluster):
             self._leave_cluster()
+        elif isinstance(event, Health):
+            if event.what == "process_dead" and event.engine:
+                self.gasps[event.nodeid] = event.engine
+        elif isinstance(event, PlannedRestart):
+            self._planned_restart(event)
         elif isinstance(event, FenceAck):
             self.off_wanted.add(event.nodeid)
         elif isinstance(event, Command):
@@ -186,6 +195,9 @@ class Coordinator:
         self.feed.heard(body, changed)
         if isinstance(body, NodeOff):
             self.off_wanted.discard(body.nodeid)
+        if isinstance(body, messages.Restarting) and changed and self.regular and not self.feed.gone:
+            self.feed.gone = True
+            self.feed.out.append(RestartReady())
         return True
 
     def _rotation(self, event: Rotation) -> None:
@@ -209,19 +221,24 @@ class Coordinator:
         else:
             self.feed.leave_wanted = True
 
+    def _planned_restart(self, event: PlannedRestart) -> None:
+        """The others are told, in the order, before the daemon goes: so its absence is no doubt (SAFETY S16)."""
+        if self.deciding and self.state.admitted(self.local.nodeid):
+            self.feed.restart_ms = event.planned_ms
+        else:
+            self.feed.note("restart_refused", why="this node is not in a quorate configuration: there is nobody to tell")
+
     # --- merging --------------------------------------------------------------------------------------------------------------
     def _exchange(self) -> Exchange:
         has_state = self.state.primary != NO_RING
-        reports = tuple(
-            GroupReport(g.name, int(g.level), int(g.flags), int(g.state), g.event, int(g.phase))
-            for _, g in sorted((self.feed.switch or {}).items())
-        )
+        reports = tuple(map(detached.report, sorted((self.feed.switch or {}).values(), key=lambda g: g.name)))
         return Exchange(
             ring=self.ring, has_state=has_state, primary=self.state.primary, version=self.state.version,
             digest=self.state.digest() if has_state else "", can_fence=bool(self.config.fencing.agent),
             leaving=self.feed.leave_wanted, groups=reports,
             record=None if has_state or self._record is None else persist.value(self._record), acked=tuple(sorted(self.acked)),
             self_fence=self.self_fence.row,
+            gasps=tuple(v for pair in sorted(self.gasps.items()) for v in pair),
         )
 
     def _collected(self) -> None:
@@ -249,6 +266,11 @@ class Coordinator:
         state = merge.cold_state(self.config, self.present)
         acked = merge.declared_off(self.present) | self.off
         absent = merge.missing(self.config, self.present, acked)
+        votes = detached.survives(self.config, state, self.present, bool(absent))
+        if votes is not None:
+            self.votes = votes
+            self._form(state, cold=True, acked=acked, rebuilt=True)
+            return
         self.votes = merge.cold_votes(self.config, state, self.present)
         if not absent or (self.votes.quorate and not self.config.quorum.wait_for_all):
             self.feed.leases.forget()
@@ -259,7 +281,7 @@ class Coordinator:
         self.mode = Mode.WAITING
         self.late = True
 
-    def _form(self, state: State, cold: bool, acked: frozenset[int] = frozenset()) -> None:
+    def _form(self, state: State, cold: bool, acked: frozenset[int] = frozenset(), rebuilt: bool = False) -> None:
         """All members hold the same ``state``: go on with it if it makes us quorate, else only keep it."""
         if not cold:
             self.votes = quorum.count(self.config, state.nodes, self.present, state.ballot, state.ring_members)
@@ -269,7 +291,7 @@ class Coordinator:
                 return
         notes: list[Notice] = []
         trial = state.copy()
-        how = merge.Circumstances(cold, self.late, acked)
+        how = merge.Circumstances(cold, self.late, acked, rebuilt)
         try:
             merge.transition(trial, self.ring, self.present, self.config, how, notes)
             if self.regular:
@@ -279,6 +301,7 @@ class Coordinator:
             return
         self.state, self.mode = trial, Mode.PRIMARY
         self.acked.clear()
+        self.gasps.clear()
         self._record = None
         self.feed.newcomers = merge.differing(self.present)
         self.feed.note("merged", ring=str(self.ring), members=sorted(self.present), cold=cold, version=trial.version)

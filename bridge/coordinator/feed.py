@@ -39,13 +39,14 @@ from bridge.coordinator.messages import (
     MaintenanceOff,
     MaintenanceOn,
     NodeLeave,
+    Restarting,
     Thawed,
     VoteAgree,
     encode,
     split,
 )
 from bridge.coordinator.refusals import Refusals
-from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, MEMBER, RETRY, GroupRec, Obligation, State, canonical
+from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, MEMBER, NO_RING, RETRY, GroupRec, Obligation, State, canonical
 from membership.api import Order, Processor
 from vcs.config.model import ClusterConfig
 from vcs.model import Group, GroupState, Member, Phase, RingId, event_id, event_text
@@ -95,8 +96,10 @@ class Feeder:
     refusals: Refusals = field(default_factory=Refusals)
     local_stops: int = 0
     leave_wanted: bool = False
+    restart_ms: int = 0
+    "This daemon is about to be restarted, and back within so long."
     gone: bool = False
-    "LeaveDone was given."
+    "LeaveDone or RestartReady was given."
 
     def __post_init__(self) -> None:
         self.clocks = Clocks(self.config, self.local.nodeid)
@@ -157,6 +160,8 @@ class Feeder:
                 self._group(state, state.groups.get(name), name, ring)
             for body in self.clocks.due(state, self._switch(), now_ns):
                 self.say(body)
+            if self.restart_ms:
+                self.say(Restarting(self.restart_ms))
         else:
             self.alone(ring, dict(boots), stop_all=True)
         self._leave(state)
@@ -344,14 +349,15 @@ class Feeder:
             self.gone = True
             self.out.append(LeaveDone())
 
-    def alone(self, ring: RingId, boots: Mapping[int, int], stop_all: bool = False) -> None:
+    def alone(self, ring: RingId, boots: Mapping[int, int], stop_all: bool = False, fresh: bool = False) -> None:
         """No decision can be had (no quorum, or this node has failed): stop what lost a member, and let go whoever wants to leave
-        as soon as it has stopped itself (SAFETY S21)."""
+        as soon as it has stopped itself (SAFETY S21). A ``fresh`` daemon that has met nobody yet does not know who is missing, and
+        stops nothing: it may be back in a moment (SAFETY S16)."""
         for _, held in sorted(self._switch().items()):
             running = held.members or held.finished_members
             if held.state == GroupState.LEAVING:
                 self._let_go(held, ring)
-            elif held.state != GroupState.LOST and (
+            elif held.state != GroupState.LOST and not fresh and (
                 stop_all or any(boots.get(m.nodeid) != m.incarnation for m in running)
             ):
                 self._stop_alone(held, ring)
@@ -378,7 +384,7 @@ class Feeder:
             return
         self.leave_wanted = self.leave_wanted or bool(state.shutdown)  # whoever is left of a shutdown needs nobody (SAFETY S21)
         self._install(ring, False, boots)
-        self.alone(ring, boots)
+        self.alone(ring, boots, fresh=state.primary == NO_RING)
         if self.leave_wanted and not self._switch():
             self.leave_done()
 

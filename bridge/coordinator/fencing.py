@@ -41,14 +41,16 @@ def owe(state: State, obligation: Obligation, notes: list[Notice], why: str) -> 
     }))
 
 
-def fail_node(state: State, nodeid: int, notes: list[Notice], why: str, extra: dict[str, int] | None = None) -> None:
+def fail_node(
+    state: State, nodeid: int, notes: list[Notice], why: str, extra: dict[str, int] | None = None, everything: bool = False
+) -> None:
     """The known incarnation of ``nodeid`` has failed. ``extra`` are groups that its kernel reports beside the ones we know of."""
     node = state.nodes[nodeid]
-    obligation = Obligation(nodeid, node.boot, dict(extra or {}), frozen=node.frozen, frozen_ms=node.frozen_ms)
+    obligation = Obligation(nodeid, node.boot, dict(extra or {}), everything, frozen=node.frozen, frozen_ms=node.frozen_ms)
     groups.fail(state, nodeid, node.boot, obligation)
     node.status = FAILED
     notes.append(Notice("node_failed", {"nodeid": nodeid, "incarnation": node.boot, "why": why}))
-    if obligation.groups:
+    if obligation.groups or everything:
         owe(state, obligation, notes, why)
 
 

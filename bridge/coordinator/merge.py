@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bridge.coordinator import ballot, groups, persist, quorum
+from bridge.coordinator import ballot, detached, groups, persist, quorum
 from bridge.coordinator.api import Notice
 from bridge.coordinator.fencing import discharge, fail_node, owe
 from bridge.coordinator.lease import announced
 from bridge.coordinator.messages import Exchange
 from bridge.coordinator.persist import Record
 from bridge.coordinator.state import (
+    DETACHED,
     FAILED,
     LATE_COUNTER,
     LEAVING,
@@ -105,8 +106,8 @@ def cold_votes(config: ClusterConfig, state: State, present: Presents) -> quorum
 
 
 def dangerous(said: Exchange) -> dict[str, int]:
-    """Groups of the reporting kernel that ask for fencing and have been through an event: somebody may hold their locks."""
-    return {g.name: 0 for g in said.groups if g.flags & GroupFlags.NEEDS_FENCE and g.event}
+    """Groups of the reporting kernel that ask for fencing and were started there: somebody may hold their locks."""
+    return {g.name: 0 for g in said.groups if g.flags & GroupFlags.NEEDS_FENCE and g.started}
 
 
 def lost(said: Exchange) -> bool:
@@ -121,6 +122,8 @@ class Circumstances:
     "The ring was installed without quorum before."
     acked: frozenset[int]
     "Nodes that an administrator declared off."
+    rebuilt: bool = False
+    "Cold, and the groups were read from the kernels that go on (SAFETY S19)."
 
 
 def transition(
@@ -132,11 +135,13 @@ def transition(
         node = state.nodes.setdefault(nodeid, Node())
         member = present.get(nodeid)
         if member is not None:
-            _meet(state, nodeid, node, member, how.cold, notes)
+            _meet(state, nodeid, node, member, config, how, notes)
+        elif how.rebuilt and node.status in (MEMBER, DETACHED) and nodeid not in how.acked:
+            detached.detach(state, nodeid, notes, everything=True)  # its daemon may have died with all others'
         elif how.cold:
             _miss_cold(state, nodeid, node, forgotten, nodeid in how.acked, notes)
         elif node.status == MEMBER:
-            fail_node(state, nodeid, notes, "not in the configuration")
+            detached.leave_out(state, nodeid, present, config, notes)
         elif node.status == LEAVING:
             _left(state, nodeid, node, notes)
     state.primary = ring
@@ -182,19 +187,21 @@ def _miss_cold(state: State, nodeid: int, node: Node, forgotten: bool, acked: bo
         return
     if node.status == LEAVING:
         node.status, node.voter = LEFT, False
-    if node.status == MEMBER or (forgotten and node.status == UNSEEN):
-        was = "was a member of the last primary view" if node.status == MEMBER else "has not been seen since the cold start"
+    if node.status in (MEMBER, DETACHED) or (forgotten and node.status == UNSEEN):
+        was = "was a member of the last primary view" if node.status != UNSEEN else "has not been seen since the cold start"
         node.status = FAILED
         notes.append(Notice("node_failed", {"nodeid": nodeid, "incarnation": node.boot, "why": was}))
         owe(state, Obligation(nodeid, node.boot, everything=True), notes, was)
 
 
-def _meet(state: State, nodeid: int, node: Node, member: Present, cold: bool, notes: list[Notice]) -> None:
+def _meet(
+    state: State, nodeid: int, node: Node, member: Present, config: ClusterConfig, how: Circumstances, notes: list[Notice]
+) -> None:
     """``nodeid`` is here: continuing, back, new, or a survivor of itself."""
     who, said = member.who, member.said
     _settle_old(state, nodeid, node, member, notes)
     same = node.boot == who.boot
-    same_process = same and node.engine == who.engine and said.has_state and not lost(said) and not cold
+    same_process = same and node.engine == who.engine and said.has_state and not lost(said) and not how.cold
     obligation = state.obligations.get((nodeid, who.boot))
     threat = dangerous(said)
     if same_process and node.status == LEAVING:
@@ -203,6 +210,9 @@ def _meet(state: State, nodeid: int, node: Node, member: Present, cold: bool, no
         pass
     elif same_process and node.status == MEMBER:
         _reconcile(state, nodeid, said)
+    elif same and node.status in (MEMBER, DETACHED) and not lost(said) and (how.rebuilt or not how.cold):
+        if not detached.back(state, nodeid, said, config, notes):
+            _refuse(state, nodeid, node, who, threat, notes)
     elif same_process and node.status == FAILED and obligation is not None and not obligation.launched:
         _readmit(state, nodeid, who, said, obligation, notes)
     elif threat or (obligation is not None and obligation.launched):
@@ -217,8 +227,9 @@ def _settle_old(state: State, nodeid: int, node: Node, member: Present, notes: l
     """A new, authenticated boot incarnation proves the old one dead (SAFETY S1)."""
     boot = member.who.boot
     if node.boot and node.boot != boot:
-        if node.status in (MEMBER, LEAVING):
-            fail_node(state, nodeid, notes, "is back with a new boot incarnation")
+        if node.status in (MEMBER, LEAVING, DETACHED):
+            detached.fail(state, nodeid, notes, "is back with a new boot incarnation")
+        state.absences.pop(nodeid, None)
         node.status = UNSEEN
         node.frozen = node.frozen_ms = 0
     for key in [k for k in state.obligations if k[0] == nodeid and k[1] != boot]:
@@ -271,7 +282,7 @@ def _refuse(
 ) -> None:
     """SAFETY S1, S15: its kernel still runs what a failed membership left behind. No newcomer: its fence goes on."""
     why = "its groups outlived its membership"
-    if node.status == MEMBER and node.boot == who.boot:
+    if node.status in (MEMBER, DETACHED) and node.boot == who.boot:
         fail_node(state, nodeid, notes, why, threat)
     node.boot, node.status = who.boot, FAILED
     if (nodeid, who.boot) not in state.obligations:
@@ -290,6 +301,7 @@ def _admit(
         discharge(state, obligation.key, "holds no group any more", notes, mark=False)
     for group in state.groups.values():
         groups.drop(group, nodeid)
+    state.absences.pop(nodeid, None)
     known = node.status == MEMBER and node.boot == who.boot
     node.status = MEMBER
     if not known or node.engine != who.engine:

@@ -36,6 +36,10 @@ class GroupReport:
     state: int
     event: int
     phase: int
+    started: int = 0
+    "The last event whose START was ordered there."
+    members: tuple[int, ...] = ()
+    "Its members: nodeid, boot incarnation, join id, one after the other."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Exchange:
     feature: int = FEATURE
     self_fence: tuple[int, ...] = ()
     "Of the sender's lease: lease, grace, watchdog (ms; lease.py)."
+    gasps: tuple[int, ...] = ()
+    "Processes whose last gasp this member heard: nodeid, engine incarnation, one after the other (SAFETY S16)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +193,41 @@ class Orphaned:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    """The sender's daemon is about to be restarted and will be back within ``planned_ms``."""
+
+    planned_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbsenceOver:
+    """By the sender's clock the daemon of ``nodeid`` has been away for too long."""
+
+    nodeid: int
+    boot: int
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgiven:
+    """By the sender's clock the daemon of ``nodeid`` has not died again for a long time."""
+
+    nodeid: int
+    boot: int
+    crashes: int
+
+
 Body = (
     Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop | Expect
-    | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned
+    | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven
 )
 _TYPES: Final[dict[str, type[Any]]] = {
     "exchange": Exchange, "snapshot": Snapshot, "join": Join, "leave": Leave, "ack": Ack, "node_leave": NodeLeave,
     "fence_result": FenceResult, "fence_retry": FenceRetry, "node_off": NodeOff, "overdue": Overdue,
     "vote_agree": VoteAgree, "vote_drop": VoteDrop, "expect": Expect,
     "maintenance_on": MaintenanceOn, "maintenance_off": MaintenanceOff, "thawed": Thawed, "shut_down": ShutDown, "orphaned": Orphaned,
+    "restarting": Restarting, "absence_over": AbsenceOver, "forgiven": Forgiven,
 }
 _NAMES: Final = {cls: name for name, cls in _TYPES.items()}
 
@@ -204,7 +236,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, RingId):
         return [value.seq, value.rep]
     if isinstance(value, GroupReport):
-        return [value.name, value.level, value.flags, value.state, value.event, value.phase]
+        return [value.name, value.level, value.flags, value.state, value.event, value.phase, value.started, list(value.members)]
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     return value
@@ -228,10 +260,13 @@ def _ring(value: Any, what: str) -> RingId:
 
 
 def _report(value: Any) -> GroupReport:
-    if not isinstance(value, list) or len(value) != 6 or not isinstance(value[0], str):
+    if not isinstance(value, list) or len(value) != 8 or not isinstance(value[0], str) or not isinstance(value[7], list):
         raise RemoteError("a group report is malformed")
-    level, flags, state, event, phase = (_number(v, "group report") for v in value[1:])
-    return GroupReport(value[0], level, flags, state, event, phase)
+    level, flags, state, event, phase = (_number(v, "group report") for v in value[1:6])
+    if len(value[7]) % 3:
+        raise RemoteError("the members of a group report are not whole")
+    return GroupReport(value[0], level, flags, state, event, phase, _number(value[6], "group report"),
+                       tuple(_number(v, "group report") for v in value[7]))
 
 
 def _field(kind: str, value: Any, what: str) -> Any:

@@ -28,6 +28,8 @@ FAILED: Final = "failed"
 LEAVING: Final = "leaving"
 "Its leave was delivered in a transitional configuration: it no longer votes, and is still expected."
 LEFT: Final = "left"
+DETACHED: Final = "detached"
+"Its daemon is away, its host and groups live on (SAFETY S16, detached.py): member of its groups, without a vote, not in the view."
 UNSEEN: Final = "unseen"
 
 
@@ -81,6 +83,25 @@ class Ballot:
 
     def copy(self) -> Ballot:
         return Ballot(self.extra, self.serial, self.add, self.drop, set(self.agreed))
+
+
+@dataclass(slots=True)
+class Absence:
+    """What is remembered of a node whose daemon is away, or was."""
+
+    engine: int = 0
+    "The daemon that announced its restart."
+    planned_ms: int = 0
+    "How long it said that it would be away; 0: nothing was announced."
+    crashes: int = 0
+    "Deaths that were not announced, since the last quiet time."
+    times: int = 0
+    "How often it went: tells one absence from the next."
+    everything: bool = False
+    "Nobody knows all its groups."
+
+    def copy(self) -> Absence:
+        return Absence(self.engine, self.planned_ms, self.crashes, self.times, self.everything)
 
 
 PENDING: Final = "pending"
@@ -193,12 +214,14 @@ class State:
     "Of the newest maintenance."
     shutdown: int = 0
     "Nodeid of who asked for an ordered shutdown of the cluster; 0: nobody."
+    absences: dict[int, Absence] = field(default_factory=dict)
 
     def copy(self) -> State:
         return State(self.primary, self.version, self.counter, self.feature, self.ring_members,
                      {n: r.copy() for n, r in self.nodes.items()}, {k: g.copy() for k, g in self.groups.items()},
                      {k: o.copy() for k, o in self.obligations.items()}, list(self.discharged), self.rejected,
-                     self.ballot.copy(), self.slow_fencer, self.maintenance, self.serial, self.shutdown)
+                     self.ballot.copy(), self.slow_fencer, self.maintenance, self.serial, self.shutdown,
+                     {n: a.copy() for n, a in self.absences.items()})
 
     def next_event(self) -> int:
         """A fresh event id. Only a decision in the regular configuration ``primary`` may ask for one."""
@@ -298,6 +321,7 @@ def to_json(state: State) -> dict[str, Any]:
         "discharged": [list(d) for d in state.discharged], "rejected": state.rejected,
         "ballot": ballot_to_json(state.ballot), "slow_fencer": state.slow_fencer,
         "maintenance": astuple(state.maintenance) if state.maintenance else None, "serial": state.serial, "shutdown": state.shutdown,
+        "absences": [[n, a.engine, a.planned_ms, a.crashes, a.times, a.everything] for n, a in sorted(state.absences.items())],
     }
 
 
@@ -313,6 +337,7 @@ def from_json(value: Any) -> State:
             [(int(n), int(b), str(h)) for n, b, h in value["discharged"]], int(value["rejected"]),
             ballot_from_json(value["ballot"]) if "ballot" in value else Ballot(), int(value.get("slow_fencer", 0)),
             _maintenance(value.get("maintenance")), int(value.get("serial", 0)), int(value.get("shutdown", 0)),
+            {int(n): Absence(int(e), int(p), int(c), int(t), bool(v)) for n, e, p, c, t, v in value.get("absences", [])},
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RemoteError(f"not a state: {error!r}") from error

@@ -224,8 +224,8 @@ class Core:
     def note(self, name: str, **fields: object) -> None:
         self.out.append(Note(name, fields))
 
-    def health(self, nodeid: int, what: str, detail: str = "") -> None:
-        self.out.append(Deliver(Health(nodeid, what, detail)))
+    def health(self, nodeid: int, what: str, detail: str = "", engine: int = 0) -> None:
+        self.out.append(Deliver(Health(nodeid, what, detail, engine)))
         clock = self.watch.clocks.get(nodeid)
         if clock is not None and clock.asked_ns:
             self.history.noticed(nodeid, what, detail, clock.asked_ns, clock.asks, clock.refused)

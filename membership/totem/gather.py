@@ -223,7 +223,7 @@ def on_leave(core: Core, sender: Processor, leave: Leave, now: int) -> None:
         ring = core.ring if core.forming is None else core.forming.ring
         concerned = ring.by_id.get(sender.nodeid) == sender
     if concerned:
-        core.health(sender.nodeid, "process_dead" if leave.gasp else "left")
+        core.health(sender.nodeid, "process_dead" if leave.gasp else "left", engine=sender.engine)
         enter(core, now, f"the process of node {sender.nodeid} died" if leave.gasp else f"node {sender.nodeid} leaves", fail=[sender])
 
 

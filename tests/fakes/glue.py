@@ -183,6 +183,11 @@ class World:
 
     # the bridge
 
+    def lose(self) -> None:
+        """The switch counts the provider as lost (its lease ran out), and what follows."""
+        self.switch._lose(self.switch._clusters[HANDLE])
+        self.settle()
+
     def view(self, *, quorate: bool = True) -> None:
         self.ring += 1
         members = [Member(n, i) for n, i in sorted(self.incarnations.items())]

@@ -102,7 +102,7 @@ class FakeSwitch:
                 if group.owner_port is port:
                     self._consumer_died(cluster, group)
             if cluster.provider_port is port:
-                self._lose(cluster)
+                self._orphan(cluster)
 
     # --- time ----------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class FakeSwitch:
                 self._note("lease_expire", cluster.handle, "", cluster.session)
                 if not cluster.over(now):
                     self._changed(cluster, "lease_hint", "provider", number=cluster.session)
-                elif cluster.attached:
+                elif cluster.provider_state in (ProviderState.ATTACHED, ProviderState.ORPHAN):
                     self._lose(cluster)
             if cluster.due(now) and not lease.fired:
                 lease.fired = True
@@ -305,6 +305,7 @@ class FakeSwitch:
         if GroupFlags.NEEDS_FENCE in group.flags and cluster.lease.end_ns and self._now() >= cluster.lease.end_ns:
             raise refuse(errno.EPROTO, "the lease has run out: renew it first", "event")
         group.phase, group.members, group.started = Phase.START, tuple(sorted(members)), True
+        group.started_event, group.started_members = event, group.members
         group.view_generation = cluster.view.generation
         self._changed(cluster, "group_start", "group", name, event)
 
@@ -446,6 +447,14 @@ class FakeSwitch:
         if group.phase is Phase.STOP and not group.acked(Phase.STOP):
             group.acknowledge(Phase.STOP)
         self._leave(cluster, group)
+
+    def _orphan(self, cluster: FakeCluster) -> None:
+        """The provider's process is gone: its groups stay as they are for the next one, and who was leaving, has left (S16, S21)."""
+        session = cluster.session
+        self._vacate(cluster, ProviderState.ORPHAN)
+        self._changed(cluster, "provider_orphan", "provider", number=session)
+        for group in [g for g in cluster.groups.values() if g.state is GroupState.LEAVING]:
+            self._remove(cluster, group)
 
     def _lose(self, cluster: FakeCluster) -> None:
         """The provider is gone without a detach: every group stops until it is left, the leaving ones are left (S15, S21)."""

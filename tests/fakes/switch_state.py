@@ -55,6 +55,8 @@ class FakeGroup:
     members: tuple[Member, ...] = ()
     finished_event: int = 0
     finished_members: tuple[Member, ...] = ()
+    started_event: int = 0
+    started_members: tuple[Member, ...] = ()
     view_generation: int = 0
     now: Callable[[], int] = lambda: 0
     orphaned_ns: int | None = None
@@ -83,7 +85,7 @@ class FakeGroup:
             acked_event=self.acked_event, acked_phase=self.acked_phase, members=self.members,
             finished_event=self.finished_event, finished_members=self.finished_members,
             view_generation=self.view_generation, owner=self.owner, owner_epoch=self.owner_epoch,
-            orphan_since_ms=self.orphan_ms,
+            orphan_since_ms=self.orphan_ms, started_event=self.started_event, started_members=self.started_members,
         )
 
 

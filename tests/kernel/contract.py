@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kernel.contract_world import Backend, Port, World, refused
+from tests.kernel.contract_world import LOSE_EVENT, Backend, Port, World, refused
 from vcs.model import (
     MEMBERS_MAX,
     NAME_MAX,
@@ -70,7 +70,7 @@ def test_a_used_cluster_is_not_deleted(world: World) -> None:
     with refused(errno.EBUSY):
         world.provider.cluster_del(world.handle)
     consumer = world.consumer()
-    world.lose()
+    world.die()
     with refused(errno.EBUSY):
         world.provider.cluster_del(world.handle)
     consumer.leave()
@@ -272,19 +272,56 @@ def test_detach_needs_an_empty_cluster(world: World) -> None:
     world.provider.detach(world.handle, world.session)
 
 
-def test_a_dead_provider_is_lost_at_once_and_its_groups_with_it(world: World) -> None:
+def test_a_dead_provider_is_an_orphan_and_its_groups_stay(world: World) -> None:
+    """S16: the next one goes on with their events and acknowledgements."""
+    world.view()
+    done = world.member(10, "done")
+    world.consumer("joining")
+    stopped = world.member(11, "stopped")
+    world.stop(12, "stopped")
+    old = world.session
+    world.die()
+    stopped.ack(12, Phase.STOP)
+    with refused(errno.ESTALE):
+        world.provider.group_stop(world.handle, old, "done", 13)
+    world.attach()
+    states = {name: world.group(name).state for name in ("done", "joining", "stopped")}
+    assert states == {"done": GroupState.MEMBER, "joining": GroupState.JOINING, "stopped": GroupState.MEMBER}
+    assert world.group("done").finished_event == 10
+    assert world.group("stopped").stopped
+    world.view()
+    world.start(12, name="stopped")
+    stopped.ack(12, Phase.START)
+    world.finish(12, "stopped")
+    world.cycle(done, 14)
+
+
+def test_a_lost_provider_takes_all_groups_with_it(world: World) -> None:
     """S15."""
     world.view()
     world.member(10, "done")
     world.consumer("joining")
-    stopped = world.member(11, "stopped")
-    world.stop(12, "stopped")
-    stopped.ack(12, Phase.STOP)
     world.lose()
-    for name in ("done", "joining", "stopped"):
+    for name in ("done", "joining"):
         world.wait_state(GroupState.LOST, name)
-    assert world.group("stopped").acked_event == 12
     assert world.group("done").finished_event == 10
+
+
+def test_the_last_start_is_remembered_while_a_later_event_stops(world: World) -> None:
+    """S19: whoever was started may hold locks, and its join id must be told when all daemons died."""
+    world.view()
+    me = Member(world.me.nodeid, world.me.incarnation, 1, 10)
+    consumer = world.consumer()
+    world.stop(10)
+    assert (world.group().started_event, world.group().started_members) == (0, ())
+    consumer.ack(10, Phase.STOP)
+    world.start(10, me)
+    world.stop(11)
+    group = world.group()
+    assert (group.started_event, group.started_members, group.members, group.finished_event) == (10, (me,), (), 0)
+    world.die()
+    world.attach()
+    assert world.group().started_members == (me,)
 
 
 def test_a_lost_group_does_not_start_for_the_next_provider(world: World) -> None:
@@ -300,21 +337,21 @@ def test_a_lost_group_does_not_start_for_the_next_provider(world: World) -> None
     with refused(errno.EPROTO):
         world.start(11)
     with refused(errno.ESTALE):
-        world.provider.group_stop(world.handle, old, "g", 12)
-    world.stop(12)
-    consumer.ack(12, Phase.STOP)
+        world.provider.group_stop(world.handle, old, "g", LOSE_EVENT + 12)
+    world.stop(LOSE_EVENT + 12)
+    consumer.ack(LOSE_EVENT + 12, Phase.STOP)
     with refused(errno.EPROTO):
-        world.start(12)
+        world.start(LOSE_EVENT + 12)
     assert world.group().state is GroupState.LOST
     consumer.leave()
     world.wait_gone()
-    world.member(13)
+    world.member(LOSE_EVENT + 13)
 
 
 def test_ids_of_the_next_provider_exceed_all_that_were_seen(world: World) -> None:
     world.view()
     first = world.member(500)
-    world.lose()
+    world.die()
     first.leave()
     world.wait_gone()
     attachment = world.provider.attach(world.handle, 0)
@@ -328,10 +365,10 @@ def test_ids_of_the_next_provider_exceed_all_that_were_seen(world: World) -> Non
     world.stop(501)
 
 
-def test_nothing_starts_on_the_word_of_a_lost_provider(world: World) -> None:
+def test_nothing_starts_on_the_word_of_a_dead_provider(world: World) -> None:
     """S5: a view is quorate as long as somebody vouches for it."""
     world.view()
-    world.lose()
+    world.die()
     assert not world.reader.view(world.handle).quorate
     world.attach()
     consumer = world.consumer()
@@ -374,7 +411,7 @@ def test_a_quorate_view_holds_this_node_as_it_is(world: World) -> None:
 
 def test_generations_rise_strictly_also_over_a_new_provider(world: World) -> None:
     generations = [world.view() for _ in range(5)]
-    world.lose()
+    world.die()
     world.attach()
     generations += [world.view(), world.view()]
     assert generations == sorted(set(generations))
@@ -402,8 +439,8 @@ def test_several_clusters_do_not_touch_each_other(backend: Backend) -> None:
     one.member(10)
     keeper = two.consumer()
     two.stop(5)
-    one.lose()
-    one.wait_state(GroupState.LOST)
+    one.die()
+    assert two.provider_state() == "ATTACHED"
     assert (two.group().state, two.group().event) == (GroupState.JOINING, 5)
     keeper.ack(5, Phase.STOP)
     assert not two.reader.view(two.handle).quorate
@@ -670,7 +707,16 @@ def test_leaving_is_over_when_the_provider_dies(world: World) -> None:
     """S21: or umount would hang for ever."""
     world.view()
     world.member(10).leave()
-    world.lose()
+    world.die()
+    world.wait_gone()
+
+
+def test_leaving_an_orphan_cluster_needs_nobody(world: World) -> None:
+    """S21: nobody can say whether a provider will come."""
+    world.view()
+    consumer = world.member(10)
+    world.die()
+    consumer.leave()
     world.wait_gone()
 
 
@@ -854,7 +900,7 @@ def test_every_change_is_hinted(backend: Backend) -> None:
     arrives("group", "g")
     world.left()
     arrives("group", "g")
-    world.lose()
+    world.die()
     arrives("provider")
     world.provider.cluster_del(world.handle)
     arrives("cluster")

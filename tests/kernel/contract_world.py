@@ -54,6 +54,10 @@ def refused(*errnos: int, attribute: str | None = None) -> Iterator[None]:
         assert error.attribute == attribute
 
 
+LOSE_MS, LOSE_EVENT = 1500, 1 << 40
+"The event lies above those of the tests; what they order after a loss begins above it."
+
+
 class World:
     """A cluster of its own with an attached provider, whose node has nodeid 1."""
 
@@ -136,10 +140,22 @@ class World:
     def wait_state(self, state: GroupState, name: str = "g") -> None:
         self.wait(f"group {name} to be {state.name}", lambda: self.group(name).state is state)
 
-    def lose(self) -> None:
-        """The provider dies."""
+    def die(self) -> None:
+        """The provider's process ends, without a word."""
         self.provider.close()
+        self.wait("the provider to be an orphan", lambda: self.provider_state() == "ORPHAN")
+        self.provider = self.backend.port()
+
+    def lose(self) -> None:
+        """The provider is lost, with all groups: an armed lease runs out, that of a group which then goes."""
+        self.die()
+        self.attach(LOSE_MS, grace_ms=60_000)
+        self.view()
+        armed = self.member(LOSE_EVENT, "armed", GroupFlags.NEEDS_FENCE)
         self.wait("the provider to be lost", lambda: self.provider_state() == "LOST")
+        armed.leave()
+        self.wait_gone("armed")
+        self.provider.close()
         self.provider = self.backend.port()
 
     def provider_state(self) -> str:

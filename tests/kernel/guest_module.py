@@ -189,7 +189,7 @@ def test_a_kernel_consumer_acknowledges_later_from_elsewhere(world: World) -> No
     consumer.unload()
 
 
-def test_a_kernel_consumer_is_told_that_its_provider_was_killed(world: World) -> None:
+def test_a_kernel_consumer_is_told_that_its_provider_was_lost(world: World) -> None:
     """S15: lost() once, and the module can go at once, since leaving needs nobody (S21)."""
     world.view()
     consumer = KernelConsumer(world)

@@ -169,7 +169,7 @@ def test_a_portid_that_is_used_again_is_not_its_last_owner(world: World) -> None
     port.close()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC) as squatter:
         squatter.bind((portid, 0))
-        held.wait("the provider to be lost", lambda: held.provider_state() == "LOST")
+        held.wait("the provider to be an orphan", lambda: held.provider_state() == "ORPHAN")
         assert squatter.getsockname()[0] == portid
     held.provider = world.backend.port()
     assert world.provider_state() == "ATTACHED"
@@ -185,7 +185,7 @@ def test_a_descriptor_that_was_handed_on_keeps_the_seat(world: World) -> None:
     other.view_set(world.handle, world.session, RingId(5, 1), True, [world.me])
     assert world.provider_state() == "ATTACHED"
     os.close(copy)
-    world.wait("the provider to be lost", lambda: world.provider_state() == "LOST")
+    world.wait("the provider to be an orphan", lambda: world.provider_state() == "ORPHAN")
     with refused(errno.ESTALE):
         other.view_set(world.handle, world.session, RingId(9, 1), True, [world.me])
     world.provider = other
@@ -241,7 +241,7 @@ def test_a_provider_type_is_judged_and_pinned_while_it_is_attached(world: World)
     world.provider.detach(world.handle, world.session)
     assert (attached(), refcount.read_text()) == (0, "0\n")
     world.session = attach(world, "test")
-    world.lose()
+    world.die()
     world.wait("its detach", lambda: attached() == 0)
     assert unload(PROVIDER) == ""
     assert not (SYSFS / "providers" / "test").exists()

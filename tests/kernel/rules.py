@@ -35,7 +35,7 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
     "4 a start names members of the current quorate view": (
         "contract:test_a_start_names_members_of_the_current_view",
         "contract:test_a_start_is_judged_by_the_view_of_now",
-        "contract:test_nothing_starts_on_the_word_of_a_lost_provider",
+        "contract:test_nothing_starts_on_the_word_of_a_dead_provider",
     ),
     "4 a start waits for this node's stop of the same event": ("contract:test_a_start_waits_for_the_stop_of_the_same_event",),
     "5 no command waits for a consumer": (

@@ -114,4 +114,4 @@ def test_figures(
         record_property(f"{series} {name}", value)
         print(f"{series}: {name} {value}")
     assert int(figures["group_read_us"]) < 100_000
-    assert int(figures["killed_to_lost_us"]) < 1_000_000
+    assert int(figures["killed_to_orphan_us"]) < 1_000_000

@@ -172,8 +172,8 @@ def test_a_cold_start_waits_for_all(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
-def test_a_bridge_that_dies_and_returns_is_no_newcomer(tmp_path: Path) -> None:
-    """The bridge dies under a live group and is back at once: the switch says LOST, the node is fenced all the same (SAFETY S1, S15)."""
+def test_a_bridge_whose_provider_was_lost_is_no_newcomer(tmp_path: Path) -> None:
+    """The bridge dies and is back at once, but the switch had lost the groups: the node is fenced all the same (SAFETY S1, S15)."""
 
     async def story(nodes: Nodes, power: PowerSwitch) -> None:
         await nodes.form()
@@ -181,6 +181,8 @@ def test_a_bridge_that_dies_and_returns_is_no_newcomer(tmp_path: Path) -> None:
         await nodes.until(lambda: all(u.running_on() == [1, 2, 3] for u in users.values()))
         component = nodes[2].component
         assert component is not None
+        switch = nodes[2].switch
+        switch._lose(switch._clusters[nodes[2].handle])
         component.abort()
         lost = users[2].group()
         assert lost is not None and lost.state is GroupState.LOST

@@ -17,7 +17,7 @@ from tests.process.story import Consumer, DaemonNode, PowerSwitch, make_config, 
 from vcs import events
 from vcs.client import Client
 from vcs.errors import DaemonError
-from vcs.model import GroupState
+from vcs.model import GroupState, ProviderState
 
 
 @dataclass
@@ -63,8 +63,8 @@ def ask(daemon: DaemonNode, method: str) -> object:
         return getattr(client, method)()
 
 
-def test_a_vcsd_that_is_killed_is_fenced_even_if_it_is_back_at_once(tmp_path: Path) -> None:
-    """kill -9 under a live group: the switch notices, the survivors fence before they start, the restarted daemon is no newcomer."""
+def test_a_vcsd_that_is_killed_and_does_not_come_back_is_fenced(tmp_path: Path) -> None:
+    """kill -9 under a live group: the others wait for it as long as the lease, then fence, and start only after that."""
 
     async def story(them: Daemons) -> None:
         await them.form()
@@ -72,16 +72,52 @@ def test_a_vcsd_that_is_killed_is_fenced_even_if_it_is_back_at_once(tmp_path: Pa
         await them.until(lambda: all(u.running_on() == [1, 2, 3] for u in users.values()))
         them[2].kill(signal.SIGKILL)
         assert await them[2].ended() == -signal.SIGKILL
-        lost = users[2].group()
-        assert lost is not None
-        await them.until(lambda: (g := users[2].group()) is not None and g.state is GroupState.LOST)
-        await them[2].start()  # the service manager
+        group = users[2].group()
+        assert group is not None and group.state is GroupState.MEMBER
+        assert them[2].switch.clusters()[0].provider_state is ProviderState.ORPHAN
         await them.until(lambda: all(users[n].running_on() == [1, 3] for n in (1, 3)))
         fenced = [t for plug, t in them.power.calls() if plug == "2"]
         assert len(fenced) == 1 and len(them.power.calls()) == 1
         starts = [t for n in (1, 3) for phase, _, members, t in users[n].seen if phase == "start" and members == (1, 3)]
         assert len(starts) == 2 and min(starts) > fenced[0], "a start before the fence"
-        assert not users[2].running_on()
+
+    tell(tmp_path, story)
+
+
+def test_a_vcsd_that_is_restarted_under_live_groups_costs_nobody_a_fence(tmp_path: Path) -> None:
+    """kill -9, SIGTERM, and kill -9 of all at once, each over a live group, and back (SAFETY S16, S19)."""
+
+    async def story(them: Daemons) -> None:
+        await them.form()
+        users = {d.id: Consumer(d.switch, d.handle, "x") for d in them.all}
+        whole = [1, 2, 3]
+
+        def through(event: int) -> bool:
+            return all((g := u.group()) is not None and g.finished_event > event and u.running_on() == whole for u in users.values())
+
+        def last() -> int:
+            return max(g.finished_event for u in users.values() if (g := u.group()) is not None)
+
+        await them.until(lambda: through(0))
+        joined = {m.nodeid: m.join_id for m in users[1].group().finished_members}  # type: ignore[union-attr]
+        for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 3)):
+            before = last()
+            them[2].kill(number)
+            assert await them[2].ended() == code, them[2].tail()
+            await them.until(lambda: them[1].view() == [1, 3])
+            assert last() == before, "nobody is stopped meanwhile"
+            await them[2].start()
+            await them.until(lambda b=before: through(b))  # type: ignore[misc]
+        before = last()
+        for daemon in them.all:
+            daemon.kill(signal.SIGKILL)
+        for daemon in them.all:
+            await daemon.ended()
+        for daemon in them.all:
+            await daemon.start()
+        await them.until(lambda: through(before))
+        assert {m.nodeid: m.join_id for m in users[1].group().finished_members} == joined  # type: ignore[union-attr]
+        assert them.power.calls() == []
 
     tell(tmp_path, story)
 

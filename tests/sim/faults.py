@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from bridge.coordinator.api import FenceAck
+from bridge.coordinator.api import FenceAck, PlannedRestart
 from bridge.coordinator.state import FAILED
 from tests.sim.cluster import Cluster
 from tests.sim.world import MS, SECOND
@@ -33,6 +33,7 @@ class Faults:
             "singles": self._singles, "pause": self._pause, "device": self._device, "leave": self._leave, "unmount": self._unmount,
             "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
             "one_way": self._one_way, "noise": self._noise, "acknowledge": self._acknowledge, "leave_all": self._leave_all,
+            "restart": self._restart, "restart_all": self._restart_all,
         }
         chosen = list(kinds) or [name for name in menu if self.rng.random() < 0.45] or ["power"]
         self.menu = [menu[name] for name in chosen]
@@ -103,6 +104,18 @@ class Faults:
         for machine in self.cluster.machines.values():
             if machine.on and not machine.paused:
                 machine.daemon_died()
+
+    def _restart(self) -> None:
+        """`systemctl restart vcsd` over whatever is mounted."""
+        machine = self.cluster.machines[self._some()]
+        if machine.daemon is not None and not machine.paused:
+            machine.daemon.feed(PlannedRestart(self.rng.choice((1000, 5000, 15000))))
+
+    def _restart_all(self) -> None:
+        """A rolling upgrade in a hurry."""
+        for machine in self.cluster.machines.values():
+            self.cluster.after(self.rng.randint(0, 1500) * MS, lambda m=machine: (  # type: ignore[misc]
+                m.daemon.feed(PlannedRestart(5000)) if m.daemon is not None and not m.paused else None))
 
     def _split(self) -> list[set[int]]:
         nodes = sorted(self.cluster.machines)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.coordinator import api as co
-from membership.api import Configuration, EngineEvent, Health, Kind, Processor
+from membership.api import Configuration, EngineEvent, Kind, Processor
 from tests.fakes.switch import FakeSwitch
 from tests.fakes.switch_state import FakeGroup
 from tests.sim.glue import HANDLE, WORK_NS, Glue
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 FSYNC_NS = (200_000, 6_000_000)
 RESTART_NS = (100_000_000, 2_000_000_000)
 "The service manager restarts a dead daemon."
+RESTART_LATE_NS = (3_000_000_000, 12_000_000_000)
+LATE = 0.15
+GASPS = 0.8
+"How often anybody hears the last gasp of a daemon."
 BOOT_NS = (1_000_000_000, 4_000_000_000)
 REREAD_NS = 5_000_000_000
 GROUPS: tuple[tuple[str, Level, GroupFlags], ...] = (
@@ -38,7 +42,7 @@ class EnginePort(Protocol):
     """What a machine needs of the engine's side of the world."""
 
     def start(self, who: Processor, sink: Callable[[EngineEvent], None]) -> None: ...
-    def stop(self, nodeid: int) -> None: ...
+    def stop(self, nodeid: int, gasp: bool = False) -> None: ...
     def submit(self, nodeid: int, payload: bytes) -> None: ...
     def leave(self, nodeid: int) -> None: ...
     def pause(self, nodeid: int, paused: bool) -> None: ...
@@ -68,8 +72,7 @@ class Daemon:
         self._reread()
 
     def sink(self, event: EngineEvent) -> None:
-        if not isinstance(event, Health):
-            self.feed(event)
+        self.feed(event)
 
     def feed(self, what: co.Input) -> None:
         if self.dead:
@@ -116,6 +119,8 @@ class Daemon:
             world.at(effect.at_ns, lambda: self.feed(co.Tick()))
         elif isinstance(effect, co.LeaveDone):
             self.machine.left_cluster()
+        elif isinstance(effect, co.RestartReady):
+            self.machine.daemon_restarts()
         elif not isinstance(effect, co.Notice):
             try:
                 self._tell(effect)
@@ -174,9 +179,10 @@ class Daemon:
             self._hinted()
             self.machine.later((REREAD_NS, REREAD_NS), self._reread)
 
-    def kill(self) -> None:
+    def kill(self, gasp: bool = True) -> None:
+        """``gasp``: its guardian told the others, if anything got through."""
         self.dead = True
-        self.world.engine.stop(self.machine.nodeid)
+        self.world.engine.stop(self.machine.nodeid, gasp)
         self.port.close()
 
 
@@ -269,9 +275,20 @@ class Machine:
         if self.daemon is None:
             return
         self.world.trace(f"{self.nodeid} daemon_died")
-        self.daemon.kill()
+        self.daemon.kill(self.world.rng.random() < GASPS)
         self.daemon = None
-        self.later(RESTART_NS, self.daemon_start)
+        self.later(RESTART_LATE_NS if self.world.rng.random() < LATE else RESTART_NS, self.daemon_start)
+
+    def daemon_restarts(self) -> None:
+        """A restart that was announced: it says goodbye to the ring, and leaves everything in the switch."""
+        daemon = self.daemon
+        assert daemon is not None
+        self.world.trace(f"{self.nodeid} daemon_restarts")
+        daemon.dead = True
+        self.world.engine.leave(self.nodeid)
+        daemon.port.close()
+        self.daemon = None
+        self.later(RESTART_LATE_NS if self.world.rng.random() < LATE else RESTART_NS, self.daemon_start)
 
     def left_cluster(self) -> None:
         daemon = self.daemon

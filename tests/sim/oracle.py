@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from membership.api import Configuration, EngineEvent, Kind, Message, Processor, Rotation
+from membership.api import Configuration, EngineEvent, Health, Kind, Message, Processor, Rotation
 from tests.sim.world import World
 from vcs.model import RingId
 
@@ -66,10 +66,16 @@ class Oracle:
         assert seat.ring is not None
         self.changed()
 
-    def stop(self, nodeid: int) -> None:
-        """The process is gone, or has left."""
-        if self.seats.pop(nodeid, None) is not None:
-            self.changed()
+    def stop(self, nodeid: int, gasp: bool = False) -> None:
+        """The process is gone, or has left. With ``gasp`` its end is told to those who can hear it, each of them or not."""
+        hearers = self._side(nodeid) - {nodeid} if gasp and nodeid in self.seats else set()
+        seat = self.seats.pop(nodeid, None)
+        if seat is None:
+            return
+        for n in sorted(hearers):
+            if self.rng.random() < 0.8:
+                self.seats[n].sink(Health(nodeid, "process_dead", engine=seat.who.engine))
+        self.changed()
 
     def leave(self, nodeid: int) -> None:
         self.stop(nodeid)

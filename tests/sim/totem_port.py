@@ -46,7 +46,10 @@ class TotemPort:
         self.waiting[who.nodeid].clear()
         seat.start()
 
-    def stop(self, nodeid: int) -> None:
+    def stop(self, nodeid: int, gasp: bool = False) -> None:
+        host = self.seats[nodeid].program
+        if gasp and isinstance(host, EngineHost):
+            host.gasp()
         self.seats[nodeid].crash()
 
     def leave(self, nodeid: int) -> None:

@@ -14,7 +14,7 @@ from bridge.coordinator import Coordinator
 from bridge.coordinator import api as co
 from bridge.coordinator.lease import UNARMED, SelfFence
 from bridge.coordinator.messages import Body
-from membership.api import Configuration, Kind, Message, Processor
+from membership.api import Configuration, Health, Kind, Message, Processor
 from tests.fakes.switch import FakeSwitch
 from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConfig, QuorumConfig
 from vcs.model import Group, GroupFlags, GroupState, Level, Phase, RingId
@@ -87,8 +87,21 @@ class Story:
     def restart_daemon(self, nodeid: int) -> None:
         """kill -9 of the daemon, and a new one on the same kernel."""
         switch = self.nodes[nodeid].switch
+        switch._orphan(switch._clusters[H])
+        self._daemon(nodeid, switch)
+
+    def lose_provider(self, nodeid: int) -> None:
+        """The switch counts the provider as lost, and its groups with it; a new daemon takes the seat."""
+        switch = self.nodes[nodeid].switch
         switch._lose(switch._clusters[H])
         self._daemon(nodeid, switch)
+
+    def gasp(self, nodeid: int, *to: int) -> None:
+        """The last gasp of the node's daemon is heard by ``to``; its kernel lives on, without a provider."""
+        t = self.nodes[nodeid]
+        t.switch._orphan(t.switch._clusters[H])
+        for n in to:
+            self.tell(n, Health(nodeid, "process_dead", engine=t.who.engine))
 
     def _daemon(self, n: int, switch: FakeSwitch) -> None:
         self.engines += 1

@@ -54,6 +54,17 @@ class IgnoresTheDeath(FakeSwitch):
         self._ports = [p for p in self._ports if p is not port]
 
 
+class LosesWithTheSocket(FakeSwitch):
+    def _orphan(self, cluster: FakeCluster) -> None:
+        self._lose(cluster)
+
+
+class ForgetsTheStart(FakeSwitch):
+    def group_stop(self, handle: str, session: int, name: str, event: int) -> None:
+        super().group_stop(handle, session, name, event)
+        self._clusters[handle].groups[name].started_members = ()
+
+
 class AcceptsStaleAcks(FakeSwitch):
     def ack(self, handle: str, session: int, name: str, event: int, phase: Phase) -> None:
         group = self._clusters[handle].groups[name]
@@ -188,9 +199,11 @@ CANARIES: list[tuple[type[FakeSwitch], Callable[..., None]]] = [
     (StartsBeforeTheStop, contract.test_a_start_waits_for_the_stop_of_the_same_event),
     (TrustsAnyMember, contract.test_a_start_is_judged_by_the_view_of_now),
     (TrustsAnyMember, contract.test_a_start_names_members_of_the_current_view),
-    (KeepsTheQuorumOfTheDead, contract.test_nothing_starts_on_the_word_of_a_lost_provider),
+    (KeepsTheQuorumOfTheDead, contract.test_nothing_starts_on_the_word_of_a_dead_provider),
     (ForgetsThatItWasLost, contract.test_a_lost_group_does_not_start_for_the_next_provider),
-    (IgnoresTheDeath, contract.test_a_dead_provider_is_lost_at_once_and_its_groups_with_it),
+    (IgnoresTheDeath, contract.test_a_dead_provider_is_an_orphan_and_its_groups_stay),
+    (LosesWithTheSocket, contract.test_a_dead_provider_is_an_orphan_and_its_groups_stay),
+    (ForgetsTheStart, contract.test_the_last_start_is_remembered_while_a_later_event_stops),
     (IgnoresTheDeath, contract.test_a_persistent_group_outlives_its_consumer),
     (AcceptsStaleAcks, contract.test_acknowledgements_of_another_event_or_session_are_stale),
     (AcceptsStaleAcks, contract.test_a_newer_event_replaces_an_unfinished_one),

@@ -177,8 +177,8 @@ def test_a_new_boot_incarnation_discharges_the_old_ones_fence(three: Story) -> N
     assert three.running("gfs") == {1: (1, 2), 2: (1, 2)}
 
 
-def test_a_restarted_daemon_is_no_newcomer(three: Story) -> None:
-    three.restart_daemon(3)
+def test_a_restarted_daemon_whose_groups_were_lost_is_no_newcomer(three: Story) -> None:
+    three.lose_provider(3)
     three.form(1, 2, 3)
     assert three.nodes[1].fences == [(3, 301)]
     assert [m.nodeid for m in three.nodes[1].switch.view(H).members] == [1, 2]
@@ -200,9 +200,9 @@ def test_a_restarted_daemon_without_groups_is_welcome() -> None:
     assert story.nodes[1].fences == []
 
 
-def test_all_daemons_at_once_end_in_fences_one_by_one(three: Story) -> None:
+def test_all_daemons_at_once_whose_groups_were_lost_end_in_fences_one_by_one(three: Story) -> None:
     for n in (1, 2, 3):
-        three.restart_daemon(n)
+        three.lose_provider(n)
     three.form(1, 2, 3)
     assert three.nodes[1].fences == [(2, 201), (3, 301)]
     assert three.nodes[2].fences == [(1, 101)]
@@ -241,7 +241,7 @@ def test_obligations_survive_everybodys_power_cut() -> None:
 
 
 def test_an_acknowledgement_of_a_fence_is_refused_while_the_node_is_here(three: Story) -> None:
-    three.restart_daemon(3)
+    three.lose_provider(3)
     three.form(1, 2, 3)
     three.tell(1, co.FenceAck(3))
     three.settle()
@@ -410,7 +410,7 @@ def test_leaving_needs_no_quorum(three: Story) -> None:
 
 
 def test_a_failed_node_may_leave_once_it_holds_nothing(three: Story) -> None:
-    three.restart_daemon(3)
+    three.lose_provider(3)
     three.form(1, 2, 3)
     three.leave("gfs", 3)  # lost: gone at once
     three.tell(3, co.LeaveCluster())

@@ -273,8 +273,7 @@ def test_a_slow_stop_of_one_lockspace_holds_up_no_other(world: World) -> None:
 
 def test_lost_stops_at_once_and_stays_stopped(world: World) -> None:
     joined(world, "x", "y")
-    world.bridge.close()
-    world.settle()
+    world.lose()
     assert world.did("control") == [("control", "x", 0), ("control", "y", 0)]
     assert world.noted().count("ls_lost") == 2
     world.bridge = world.switch.provider()
@@ -287,9 +286,26 @@ def test_lost_stops_at_once_and_stays_stopped(world: World) -> None:
 def test_a_join_that_nobody_will_answer_gets_an_error(world: World) -> None:
     world.open("x")
     world.settle()
+    world.lose()
+    assert world.did("event_done") == [("event_done", "x", "online", -errno.EIO)]
+
+
+def test_a_bridge_that_dies_and_returns_stops_nothing(world: World) -> None:
+    """S16: the groups are what the switch says, and it says nothing new."""
+    joined(world, "x", "y")
+    before = len(world.did("control"))
     world.bridge.close()
     world.settle()
-    assert world.did("event_done") == [("event_done", "x", "online", -errno.EIO)]
+    world.bridge = world.switch.provider()
+    world.session = world.bridge.attach(HANDLE, 0).session
+    world.view()
+    world.settle()
+    assert len(world.did("control")) == before
+    assert not any(ls.stopped for ls in world.dlm.lockspaces.values())
+    world.stop("x")
+    world.hint()
+    world.settle()
+    assert world.acked("x", Phase.STOP)
 
 
 def test_a_refused_join_is_answered_once_with_an_error(world: World) -> None:

@@ -97,4 +97,4 @@ def test_the_observer_sees_every_change_in_order() -> None:
     port.cluster_add("c", "n", 1)
     port.attach("c", 0)
     port.close()
-    assert seen == ["cluster_add", "provider_attach", "provider_lost"]
+    assert seen == ["cluster_add", "provider_attach", "provider_orphan"]

@@ -27,6 +27,7 @@ from vcs.config.model import (
     MetricsConfig,
     NodeConfig,
     QuorumConfig,
+    RestartConfig,
     TotemConfig,
 )
 from vcs.config.problems import Problems
@@ -279,6 +280,7 @@ def _build(
         groups=GroupsConfig(**values["groups"]),
         fencing=FencingConfig(**values["fencing"]),
         lease=LeaseConfig(**values["lease"]),
+        restart=RestartConfig(**values["restart"]),
         dlm=DlmConfig(**values["dlm"], lockspaces=lockspaces),
         metrics=MetricsConfig(**values["metrics"]),
         **values["cluster"],

@@ -142,6 +142,16 @@ class LockspaceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartConfig:
+    planned_ms: int = 15000
+    "How long vcsd may be away when it is stopped over live groups (systemctl restart); then the node has failed."
+    crashes: int = 3
+    "So many deaths of a node's vcsd, without quiet time between them, and it is taken for a failed node at once."
+    window_s: int = 600
+    "The quiet time."
+
+
+@dataclass(frozen=True, slots=True)
 class DlmConfig:
     port: int = 21064
     protocol: str = "tcp"
@@ -178,6 +188,7 @@ class ClusterConfig:
     fencing: FencingConfig = field(default_factory=FencingConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    restart: RestartConfig = field(default_factory=RestartConfig)
     dlm: DlmConfig = field(default_factory=DlmConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 

@@ -21,6 +21,7 @@ from vcs.config.model import (
     MetricsConfig,
     NodeConfig,
     QuorumConfig,
+    RestartConfig,
     TotemConfig,
     WatchdogConfig,
 )
@@ -159,6 +160,13 @@ SECTIONS: tuple[Section, ...] = (
     Section("watchdog", "The hardware watchdog, as a second line behind the lease.", WatchdogConfig, (
         Key("device", Kind.STRING, "Path of the device, for example `/dev/watchdog0`; empty: none is held."),
         _ms("timeout_ms", 1000, 600_000, "Without a ping for so long it resets the machine; whole seconds, rounded up"),
+    )),
+    Section("restart", "A vcsd that is away while its machine and its groups live on.", RestartConfig, (
+        _ms("planned_ms", 1000, 600_000, "So long it may be away when it was stopped over live groups, for a restart or an upgrade; "
+            "after a crash it is lease_ms. Then the node has failed and is fenced"),
+        Key("crashes", Kind.INT, "So many deaths of one node's vcsd, without a quiet time between them, and it is taken for a failed "
+            "node at once. 1: always.", low=1, high=1000),
+        Key("window_s", Kind.INT, "The quiet time (s).", low=1, high=86400),
     )),
     Section("dlm", "The kernel's lock manager.", DlmConfig, (
         Key("port", Kind.INT, "TCP or SCTP port.", low=1, high=65535),

@@ -193,6 +193,14 @@ enum vcs_attrs {
 	 * day ahead; one that is past ends it.
 	 */
 	VCS_A_FREEZE_UNTIL_NS,
+	/*
+	 * The last event whose START was ordered here; also while a later one
+	 * stops the group.
+	 */
+	VCS_A_STARTED_EVENT,
+	/* A member of the last started event; repeated. */
+	VCS_A_STARTED_MEMBER,
+	VCS_A_NR_STARTED_MEMBERS,
 
 	__VCS_A_MAX,
 	VCS_A_MAX = (__VCS_A_MAX - 1)
@@ -215,8 +223,9 @@ enum {
 	 * socket holds it, or, with a grace, while another cluster's lease
 	 * may reset this machine; ENOENT for an unknown type; ESTALE when a
 	 * lease with a grace has run out. An armed lease goes on as it was
-	 * until it is renewed. The seat is lost with the socket: then every
-	 * group of the cluster is LOST.
+	 * until it is renewed. The seat is an orphan when the socket ends:
+	 * the groups stay as they are, and the next provider goes on with
+	 * them.
 	 */
 	VCS_CMD_PROVIDER_ATTACH,
 	/* Give the seat back. EBUSY while the cluster has groups. */
