@@ -223,48 +223,36 @@ static void seat_leave(struct vcs_cluster *c, enum vcs_provider_state state)
 	vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
 }
 
-/* The provider is gone without a detach, which is owed. Under c->lock. */
-static void cluster_lose(struct vcs_cluster *c)
+/*
+ * The provider is gone without a detach, which is owed. Under c->lock. An orphan's
+ * groups stay, with their events and acknowledgements: a daemon that is started
+ * again goes on with them, and what the others make of its absence is theirs to
+ * decide (SAFETY S16). Those of a lost one are lost.
+ */
+static void cluster_lose(struct vcs_cluster *c, enum vcs_provider_state state)
 {
 	struct vcs_group *g, *next;
 
 	lockdep_assert_held(&c->lock);
-	if (c->state != VCS_PROVIDER_ATTACHED && c->state != VCS_PROVIDER_ORPHAN)
+	if (c->state != VCS_PROVIDER_ATTACHED &&
+	    (c->state != VCS_PROVIDER_ORPHAN || state == VCS_PROVIDER_ORPHAN))
 		return;
-	pr_warn("vcs: %s: provider %s is lost%s\n", c->handle, c->provider,
+	pr_warn("vcs: %s: provider %s is %s%s\n", c->handle, c->provider,
+		state == VCS_PROVIDER_LOST ? "lost" : "gone",
 		c->lease.armed && c->lease.reset ?
 		", and the machine is reset at the end of its lease and grace" : "");
 	if (c->type)
 		c->gone = c->type;
-	seat_leave(c, VCS_PROVIDER_LOST);
+	seat_leave(c, state);
 	list_for_each_entry_safe(g, next, &c->groups, node)
-		vcs_group_lose(g);
-	queue_work(vcs_wq, &c->reap_work);
-}
-
-/*
- * The process in the seat is gone, and its detach is owed. Its groups stay, with
- * their events and acknowledgements: a daemon that is started again goes on with
- * them, and what the others make of its absence is theirs to decide (SAFETY S16).
- * Under c->lock.
- */
-static void cluster_orphan(struct vcs_cluster *c)
-{
-	struct vcs_group *g, *next;
-
-	if (c->state != VCS_PROVIDER_ATTACHED)
-		return;
-	c->gone = c->type;
-	seat_leave(c, VCS_PROVIDER_ORPHAN);
-	list_for_each_entry_safe(g, next, &c->groups, node)
-		vcs_group_let_go(g);
+		vcs_group_lose(g, state == VCS_PROVIDER_LOST);
 	queue_work(vcs_wq, &c->reap_work);
 }
 
 void vcs_up_lost(struct vcs_cluster *c)
 {
 	guard(vcs_cluster)(c);
-	cluster_lose(c);
+	cluster_lose(c, VCS_PROVIDER_LOST);
 }
 EXPORT_SYMBOL_GPL(vcs_up_lost);
 
@@ -310,7 +298,7 @@ static void expire(struct vcs_cluster *c)
 	c->lease.told = true;
 	trace_vcs_lease_expire(c);
 	if (vcs_lease_over(&c->lease, now))
-		cluster_lose(c);
+		cluster_lose(c, VCS_PROVIDER_LOST);
 	else
 		vcs_hint(VCS_CMD_PROVIDER_HINT, c, NULL);
 }
@@ -327,7 +315,7 @@ static void reap_locked(struct vcs_cluster *c)
 	scoped_guard(vcs_cluster, c) {
 		expire(c);
 		if (vcs_session_dead(&c->seat))
-			cluster_orphan(c);
+			cluster_lose(c, VCS_PROVIDER_ORPHAN);
 		gone = c->gone;
 	}
 	if (gone)

@@ -164,20 +164,16 @@ int vcs_nl_group_leave(struct vcs_from *from)
 	return 0;
 }
 
-/* There is no provider: who was leaving, has left (SAFETY S21). */
-bool vcs_group_let_go(struct vcs_group *g)
+/*
+ * There is no provider any more: who was leaving, has left (SAFETY S21). If it is
+ * @lost, the group stays stopped until it is left.
+ */
+void vcs_group_lose(struct vcs_group *g, bool lost)
 {
 	lockdep_assert_held(&g->c->lock);
-	if (g->state != VCS_GROUP_STATE_LEAVING)
-		return false;
-	group_left(g, 0);
-	return true;
-}
-
-/* The provider is lost: stopped until it is left; who was leaving, has left. */
-void vcs_group_lose(struct vcs_group *g)
-{
-	if (!vcs_group_let_go(g) && g->state != VCS_GROUP_STATE_LOST) {
+	if (g->state == VCS_GROUP_STATE_LEAVING) {
+		group_left(g, 0);
+	} else if (lost && g->state != VCS_GROUP_STATE_LOST) {
 		WRITE_ONCE(g->state, VCS_GROUP_STATE_LOST);
 		trace_vcs_group_lost(g);
 		vcs_group_changed(g);

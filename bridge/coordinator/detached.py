@@ -152,7 +152,8 @@ def back(state: State, nodeid: int, said: Exchange, config: ClusterConfig, notes
 def report(held: Group) -> GroupReport:
     """A group as this node's switch holds it, for the others."""
     members = tuple(v for m in held.started_members for v in (m.nodeid, m.incarnation, m.join_id))
-    return GroupReport(held.name, int(held.level), int(held.flags), int(held.state), held.event, int(held.phase), held.started_event, members)
+    kind = (int(held.level), int(held.flags), int(held.state))
+    return GroupReport(held.name, *kind, held.event, int(held.phase), held.started_event, members)
 
 
 # --- when all daemons died ------------------------------------------------------------------------------------------------------
