@@ -18,6 +18,7 @@ import socket
 import sys
 
 from bridge.switch import Reader
+from dlm_glue import connecting
 from dlm_glue.apply import Applier, Setup
 from dlm_glue.component import Glue
 from dlm_glue.controld_log import LoggedTree, LogRing
@@ -136,7 +137,7 @@ async def run(args: argparse.Namespace) -> int:
     ring = LogRing()
     log.subscribe(ring.note)
     tree = LoggedTree(OsTree(), ring)
-    applier = Applier(tree, setup)
+    applier = Applier(tree, setup, closing=functools.partial(connecting.aborted, port=setup.port))
     configured = frozenset(setup.addresses)
     glue = Glue(
         handle=handle,

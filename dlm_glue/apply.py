@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -18,6 +18,7 @@ from dlm_glue.state import AddComms, Answer, Clear, DropComms, Start, Stop, Tear
 from vcs.config.model import LockspaceConfig
 from vcs.errors import VcsError
 
+Closing = Callable[[Sequence[str]], contextlib.AbstractContextManager[object]]
 PROTOCOLS = {"tcp": ("0", "tcp"), "sctp": ("1", "sctp")}
 "What to write, and what else it may read back as."
 
@@ -44,7 +45,9 @@ class Setup:
 
 
 class Applier:
-    def __init__(self, tree: Tree, setup: Setup, paths: Paths | None = None) -> None:
+    def __init__(self, tree: Tree, setup: Setup, paths: Paths | None = None, closing: Closing = contextlib.nullcontext) -> None:
+        """``closing``: entered with a node's addresses while its connection is being closed."""
+        self._closing = closing
         self._tree = tree
         self._setup = setup
         self.paths = paths or Paths()
@@ -98,7 +101,8 @@ class Applier:
 
     def drop_comms(self, effect: DropComms) -> None:
         for nodeid in effect.nodes:
-            self._rmdir(self.paths.comm(nodeid))
+            with self._closing(self._setup.addresses.get(nodeid, ())):
+                self._rmdir(self.paths.comm(nodeid))
 
     def _comm(self, nodeid: int) -> None:
         """A fresh comms/N: nodeid, then the addresses. What is left of a failed try goes first."""
