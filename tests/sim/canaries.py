@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import traceback
+from contextlib import nullcontext
 from typing import Any
-from unittest.mock import patch
 
 from bridge.coordinator import feed, groups, merge, persist, quorum
 from bridge.coordinator.core import Coordinator
@@ -22,54 +20,32 @@ from bridge.coordinator.messages import Ack
 from bridge.coordinator.state import GroupRec, Obligation, State
 from membership.api import Configuration
 from tests.sim.canaries_engine import ENGINE_CANARIES
+from tests.sim.canary import Canary, swap
 from tests.sim.engine_run import run_engine_seed
+from tests.sim.rules import all_canaries, all_rules
 from tests.sim.run import Outcome, run
+from tests.sim.world import Violation
 from vcs.model import Phase
 
 SEEDS_MAX = 500
 "A broken rule that so many seeds do not catch is not caught."
+STORY_SEEDS = range(1, 6)
 PROCESSES = 2
-
-
-@contextmanager
-def _swap(*changes: tuple[object, str, object]) -> Iterator[None]:
-    """Replace functions for the length of one run; put back whatever happens."""
-    held = [patch.object(where, name, new) for where, name, new in changes]
-    for change in held:
-        change.start()
-    try:
-        yield
-    finally:
-        for change in held:
-            change.stop()
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    name: str
-    caught_by: frozenset[str]
-    "Names of the checkers that may catch it."
-    broken: Callable[[], Any]
-    "Context manager in which the rule is broken."
-    faults: tuple[str, ...] = ()
-    "Faults that the breakage needs; empty: whatever the seeds draw."
-    engine: str = ""
-    "Name of the engine's canary, if the rule is below the coordinator."
 
 
 def _start_before_fenced() -> Any:
     """An obligation blocks nothing."""
-    return _swap((State, "blocking", lambda self, name: []))
+    return swap((State, "blocking", lambda self, name: []))
 
 
 def _quorum_off_by_one() -> Any:
     """Half the votes count as a majority."""
-    return _swap((quorum.Votes, "needed", property(lambda self: self.expected // 2)))
+    return swap((quorum.Votes, "needed", property(lambda self: self.expected // 2)))
 
 
 def _skipped_barrier() -> Any:
     """A start does not wait for the last member's stop."""
-    return _swap((groups, "stopped", lambda group: len(set(group.stoppers) - group.stop_acks) <= 1))
+    return swap((groups, "stopped", lambda group: len(set(group.stoppers) - group.stop_acks) <= 1))
 
 
 def _stale_acknowledgement() -> Any:
@@ -87,7 +63,7 @@ def _stale_acknowledgement() -> Any:
         right_event(self, group, held)
 
     right_event = feed.Feeder._event
-    return _swap((groups, "acknowledge", acknowledge), (feed.Feeder, "_event", say_early))
+    return swap((groups, "acknowledge", acknowledge), (feed.Feeder, "_event", say_early))
 
 
 def _decided_in_transition() -> Any:
@@ -98,12 +74,12 @@ def _decided_in_transition() -> Any:
         right(self, event)
         self.regular = True
 
-    return _swap((Coordinator, "_configuration", configuration))
+    return swap((Coordinator, "_configuration", configuration))
 
 
 def _restarted_admitted() -> Any:
     """What the kernel reports of groups that outlived their membership is ignored."""
-    return _swap((merge, "dangerous", lambda said: {}), (merge, "lost", lambda said: False))
+    return swap((merge, "dangerous", lambda said: {}), (merge, "lost", lambda said: False))
 
 
 def _obligations_forgotten() -> Any:
@@ -113,7 +89,7 @@ def _obligations_forgotten() -> Any:
     def durable(state: State, local: int) -> dict[str, Any]:
         return {**right(state, local), "obligations": list[Obligation]()}
 
-    return _swap((persist, "durable", durable))
+    return swap((persist, "durable", durable))
 
 
 def _reordered() -> Any:
@@ -125,10 +101,10 @@ def _reordered() -> Any:
         right(self, group, held)
 
     right = feed.Feeder._event
-    return _swap((feed.Feeder, "_event", event))
+    return swap((feed.Feeder, "_event", event))
 
 
-CANARIES: tuple[Canary, ...] = (
+SEEDED: tuple[Canary, ...] = (
     Canary("start before fenced", frozenset({"start_before_fence", "obligation_lost"}), _start_before_fenced),
     Canary("quorum off by one", frozenset({"two_quorate_sides"}), _quorum_off_by_one),
     Canary("a skipped barrier", frozenset({"start_before_stop"}), _skipped_barrier),
@@ -138,6 +114,7 @@ CANARIES: tuple[Canary, ...] = (
     Canary("obligations forgotten over a restart", frozenset({"obligation_lost"}), _obligations_forgotten, ("cut_and_power",)),
     Canary("orders repeated out of place", frozenset({"order"}), _reordered),
 )
+CANARIES: tuple[Canary, ...] = SEEDED + all_canaries()
 ENGINE: tuple[Canary, ...] = tuple(
     Canary(f"engine: {name.replace('_', ' ')}", broken.caught_by, nullcontext, engine=name) for name, broken in ENGINE_CANARIES.items())
 
@@ -151,6 +128,8 @@ def hunt(canary: Canary, seeds: range = range(1, SEEDS_MAX + 1)) -> Outcome | No
                 name, _, detail = result.violation.partition(": ")
                 return Outcome(seed, "engine", False, name, detail)
         return None
+    if canary.rule:
+        return _told(canary)
     with canary.broken():
         for seed in seeds:
             outcome = run(seed, layer="oracle", faults=canary.faults)
@@ -159,11 +138,24 @@ def hunt(canary: Canary, seeds: range = range(1, SEEDS_MAX + 1)) -> Outcome | No
     return None
 
 
+def _told(canary: Canary) -> Outcome | None:
+    """The story with the broken rule; None when it ends well."""
+    with canary.broken():
+        for seed in STORY_SEEDS:
+            try:
+                all_rules()[canary.rule].tell(seed)
+            except Violation as violation:
+                return Outcome(seed, canary.rule, False, violation.name, violation.detail)
+            except Exception:
+                return Outcome(seed, canary.rule, False, "crash", traceback.format_exc())
+    return None
+
+
 def judge(canary: Canary) -> tuple[bool, str]:
     """Caught by the right checker, and one line that says so."""
     outcome = hunt(canary)
     if outcome is None:
-        return False, f"NOT CAUGHT  {canary.name}: {SEEDS_MAX} seeds passed"
+        return False, f"NOT CAUGHT  {canary.name}: {SEEDS_MAX if not canary.rule else len(STORY_SEEDS)} seeds passed"
     if outcome.name not in canary.caught_by:
         return False, f"WRONGLY     {canary.name}: seed {outcome.seed}: {outcome.name}: {outcome.detail}"
     return True, f"caught      {canary.name}: by {outcome.name} at seed {outcome.seed}: {outcome.detail[:160]}"

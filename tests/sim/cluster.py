@@ -14,7 +14,7 @@ from bridge.coordinator import Coordinator
 from bridge.coordinator import api as co
 from membership.api import Processor
 from tests.sim.disk import SharedDisk
-from tests.sim.node import Daemon, EnginePort, Machine
+from tests.sim.node import BOOT_NS, Daemon, EnginePort, Machine
 from tests.sim.world import MS, World
 from vcs.config.model import ClusterConfig
 from vcs.errors import SwitchError
@@ -33,6 +33,8 @@ class FenceDevice:
         self.cluster = cluster
         self.mode = "ok"
         "ok, slow, or fail."
+        self.cycles = True
+        "Power comes back by itself."
         self.calls = 0
         self.fresh = 0
         "How often it hit another incarnation than the one that was meant."
@@ -52,7 +54,7 @@ class FenceDevice:
             target = self.cluster.machines[what.nodeid]
             if target.on and target.boot != what.incarnation:
                 self.fresh += 1
-            target.power_off()
+            target.power_off(BOOT_NS if self.cycles else None)
         detail = "power cycled" if ok else "the device does not answer"
         if not daemon.dead:
             daemon.feed(co.FenceDone(what.nodeid, what.incarnation, ok, detail))
@@ -139,17 +141,20 @@ class Cluster:
     def unsettled(self) -> list[str]:
         """Why the cluster is not whole yet; empty when every machine is in, and every group has finished with all of them."""
         found = []
-        everybody = set(self.machines)
+        all_nodes = set(self.machines)
         for nodeid, machine in sorted(self.machines.items()):
             if machine.daemon is None:
                 found.append(f"node {nodeid} has no daemon ({'on' if machine.on else 'off'})")
                 continue
             c = machine.daemon.coordinator
-            if not c.deciding or set(c.state.ring_members) != everybody or not all(c.state.admitted(n) for n in everybody):
+            if not c.deciding or set(c.state.ring_members) != all_nodes or not all(c.state.admitted(n) for n in all_nodes):
                 found.append(f"node {nodeid}: {[w['text'] for w in c.why()] or c.mode}")
             elif c.state.obligations:
                 found.append(f"node {nodeid}: obligations {sorted(c.state.obligations)}")
             for name, _level, _flags in self.groups:
+                everybody = {n for n, m in self.machines.items() if m.groups is None or name in m.groups}
+                if nodeid not in everybody:
+                    continue
                 mount = machine.glue.mounts.get(name)
                 held = {g.name: g for g in machine.daemon.port.groups("c")}.get(name)
                 if mount is None or held is None or held.phase.name != "FINISH" or {m.nodeid for m in held.finished_members} != everybody:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from bridge.coordinator.api import FenceAck, PlannedRestart
+from bridge.coordinator.api import Command, FenceAck, PlannedRestart
+from bridge.coordinator.messages import Body, Expect, MaintenanceOff, MaintenanceOn, ShutDown
 from bridge.coordinator.state import FAILED
 from tests.sim.cluster import Cluster
 from tests.sim.world import MS, SECOND
@@ -28,12 +29,14 @@ class Faults:
         self.cluster, self.wires = cluster, wires
         self.rng = cluster.world.rng("faults")
         self.until = 0
+        self.tickets = 0
         menu: dict[str, Callable[[], None]] = {
             "power": self._power, "kill": self._kill, "kill_all": self._kill_all, "partition": self._partition,
             "singles": self._singles, "pause": self._pause, "device": self._device, "leave": self._leave, "unmount": self._unmount,
             "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
             "one_way": self._one_way, "noise": self._noise, "acknowledge": self._acknowledge, "leave_all": self._leave_all,
             "restart": self._restart, "restart_all": self._restart_all,
+            "maintenance": self._maintenance, "expect": self._expect, "shut_down": self._shut_down,
         }
         chosen = list(kinds) or [name for name in menu if self.rng.random() < 0.45] or ["power"]
         self.menu = [menu[name] for name in chosen]
@@ -59,7 +62,7 @@ class Faults:
         self.cluster.device.mode = "ok"
         for machine in self.cluster.machines.values():
             machine.pause(False)
-            machine.wanted = True
+            machine.come_back()
             if machine.on:
                 machine.glue.stuck = False
                 machine.glue._hinted()
@@ -179,6 +182,27 @@ class Faults:
         daemons = [m.daemon for m in self.cluster.machines.values() if m.daemon is not None and not m.paused]
         if off and daemons:
             self.rng.choice(daemons).feed(FenceAck(self.rng.choice(off)))
+
+    def _order(self, body: Body) -> None:
+        """An administrator asks some daemon to have something ordered."""
+        daemons = [m.daemon for m in self.cluster.machines.values() if m.daemon is not None and not m.paused]
+        if daemons:
+            self.tickets += 1
+            self.rng.choice(daemons).feed(Command(self.tickets, body))
+
+    def _maintenance(self) -> None:
+        self._order(MaintenanceOn(self.rng.randint(200, 8000), "") if self.rng.random() < 0.8 else MaintenanceOff(0))
+
+    def _expect(self) -> None:
+        self._order(Expect(self.rng.randint(1, len(self.cluster.machines) + 1)))
+
+    def _shut_down(self) -> None:
+        """Unmounted everywhere, some times, and then shut down in order; whoever has left by it comes back later."""
+        for machine in self.cluster.machines.values():
+            if machine.on and self.rng.random() < 0.9:
+                machine.mounting = False
+            self.cluster.after(self.rng.randint(4000, 8000) * MS, machine.come_back)
+        self.cluster.after(self.rng.randint(500, 2000) * MS, lambda: self._order(ShutDown()))
 
     def _unmount(self) -> None:
         machine = self.cluster.machines[self._some()]

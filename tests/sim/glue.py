@@ -51,6 +51,8 @@ class Glue:
         self.port.on_hints = self._hinted
         self.mounts: dict[str, Mount] = {}
         self.stuck = False
+        self.stuck_groups: set[str] = set()
+        "Whose consumers do not answer, the others' do."
         self._noted = False
         self.port.hints()
 
@@ -113,7 +115,7 @@ class Glue:
                 self.unmount(mount.name)  # it holds nothing that matters: leave at once, and come back afresh
             return
         todo = (group.event, int(group.phase))
-        if todo == mount.doing or self.stuck or group.phase is Phase.NONE:
+        if todo == mount.doing or self.stuck or mount.name in self.stuck_groups or group.phase is Phase.NONE:
             return
         mount.doing = todo
         if group.phase is Phase.STOP and not (group.acked_event == group.event and group.acked_phase >= Phase.STOP):

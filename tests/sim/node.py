@@ -197,6 +197,10 @@ class Machine:
         self.record: bytes | None = None
         self.wanted = True
         "The administrator wants this node in the cluster."
+        self.mounting = True
+        "The administrator wants the groups here, too."
+        self.groups: set[str] | None = None
+        "Only these of the world's groups; None: all."
         self.daemon: Daemon | None = None
         self.frozen: list[Callable[[], None]] = []
 
@@ -294,6 +298,8 @@ class Machine:
         daemon = self.daemon
         assert daemon is not None
         self.world.trace(f"{self.nodeid} left_cluster")
+        if daemon.coordinator.state.shutdown:
+            self.wanted = False  # vcsd has ended, and nobody starts it again before a person does
         daemon.dead = True
         self.world.engine.leave(self.nodeid)
         try:
@@ -307,14 +313,21 @@ class Machine:
         """Mount what is wanted; or unmount and leave."""
         if self.wanted:
             self.daemon_start()
-            for name, level, flags in self.world.groups:
-                self.glue.mount(name, level, flags)
+            for name, level, flags in self.world.groups if self.mounting else ():
+                if self.groups is None or name in self.groups:
+                    self.glue.mount(name, level, flags)
+            if not self.mounting:
+                for name in list(self.glue.mounts):
+                    self.glue.unmount(name)
         elif self.daemon is not None:
             for name in list(self.glue.mounts):
                 self.glue.unmount(name)
             if not self.glue.mounts:
                 self.daemon.feed(co.LeaveCluster())
         self.later((300_000_000, 700_000_000), self._administrate)
+
+    def come_back(self) -> None:
+        self.wanted = self.mounting = True
 
     def lost_groups(self) -> Sequence[FakeGroup]:
         """Straight from the model's inside: it also knows whether a start was ever ordered."""

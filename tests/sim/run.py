@@ -52,6 +52,22 @@ class Outcome:
     "(what, ns)"
 
 
+def draw_quorum(rng: Random, count: int, agent: str) -> QuorumConfig:
+    """Mostly the plain majority; else any mixture of rules that cluster.toml may hold."""
+    plain = QuorumConfig(wait_for_all=rng.random() < 0.6)
+    if rng.random() < 0.55:
+        return plain
+    tie = rng.random() < 0.5
+    if count == 2 and agent and rng.random() < 0.7:
+        delay_ms = rng.choice((0, 500, 2000))
+        return QuorumConfig(two_node=True, auto_tie_breaker=tie, fence_delay_ms=delay_ms, fence_delay_node=rng.randint(0, 2))
+    last = rng.random() < 0.6
+    return QuorumConfig(
+        wait_for_all=last or plain.wait_for_all, auto_tie_breaker=tie, last_man_standing=last,
+        last_man_standing_window_ms=rng.choice((0, 500, 3000)), auto_tie_breaker_node=rng.choice(("lowest", "highest", "3 2 1")),
+    )
+
+
 def draw_config(rng: Random) -> ClusterConfig:
     """The seed's cluster: mostly three nodes, the defaults more often than not."""
     count = rng.choice((1, 2, 3, 3, 3, 3, 4, 5))
@@ -61,7 +77,7 @@ def draw_config(rng: Random) -> ClusterConfig:
     return ClusterConfig(
         name="sim",
         nodes=tuple(NodeConfig(n, f"n{n}", (f"10.0.0.{n}",)) for n in range(1, count + 1)),
-        quorum=QuorumConfig(wait_for_all=rng.random() < 0.6),
+        quorum=draw_quorum(rng, count, agent),
         fencing=FencingConfig(agent=agent, retry_ms=200, retry_max_ms=2000),
         lease=LeaseConfig(lease_ms=rng.choice((0, 0, 5000))),
     )

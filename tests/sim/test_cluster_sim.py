@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.canaries import CANARIES, Canary, judge
+from tests.sim.canaries import CANARIES, judge
+from tests.sim.canary import Canary
 from tests.sim.run import run
 
 

@@ -2,7 +2,10 @@
 """What must never happen above the engine, judged by physical truth. Each rule has a name; a broken one raises Violation with it.
 
 =====================  ====================================================================================================
-two_quorate_sides      two disjoint configurations decide at one time
+two_quorate_sides      two disjoint configurations decide at one time, although quorum is exclusive
+split_start            a group is started in two disjoint configurations that both decide
+vote_withdrawn         a vote was taken from a machine that is alive and has not left (SAFETY S12)
+fenced_in_maintenance  a fence call was begun in a maintenance (SAFETY S24)
 start_before_fence     a consumer recovers without an incarnation that is alive and may hold its locks
 obligation_lost        the same, when the machine that recovers has itself been rebooted or restarted since it shared the group
 start_before_stop      a start although a member has not acknowledged the stop of that very event
@@ -26,7 +29,8 @@ from typing import TYPE_CHECKING
 
 from bridge.coordinator import api as co
 from bridge.coordinator.feed import LOCAL_COUNTER
-from bridge.coordinator.state import LATE_COUNTER
+from bridge.coordinator.quorum import exclusive
+from bridge.coordinator.state import LATE_COUNTER, NO_RING
 from tests.sim.world import Violation
 from vcs.errors import SwitchError
 from vcs.model import EVENT_COUNTER_BITS, GroupFlags, event_text
@@ -44,7 +48,10 @@ class GroupCheckers:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         cluster.checkers = self
+        self.exclusive = exclusive(cluster.config)
         self.fenced_groups = {n for n, _, f in cluster.groups if f & GroupFlags.NEEDS_FENCE}
+        self.started: dict[str, list[tuple[int, Daemon, frozenset[int]]]] = {}
+        "group -> (event, daemon that ordered its start, members of its configuration)."
         self.exposed: dict[str, dict[Incarnation, int]] = {}
         "group -> incarnations that were told to recover it and have not left, with the time."
         self.newest: dict[str, tuple[int, frozenset[Incarnation]]] = {}
@@ -53,6 +60,8 @@ class GroupCheckers:
         "(group, event, phase) -> who acknowledged."
         self.meaning: dict[tuple[str, int], tuple[tuple[int, int, int], ...]] = {}
         self.digests: dict[tuple[object, int], tuple[str, int]] = {}
+        self.poison = False
+        "A message is meant to be rejected."
         self.seen: set[str] = set()
         "Marks: what this run has exercised."
 
@@ -67,12 +76,27 @@ class GroupCheckers:
             self._finish(daemon, effect)
         elif isinstance(effect, co.InstallView) and effect.quorate:
             self._view(daemon, effect)
+        elif isinstance(effect, co.LaunchFence) and daemon.coordinator.state.maintenance is not None:
+            self.fail("fenced_in_maintenance", f"node {daemon.machine.nodeid}: {effect}")
         elif isinstance(effect, co.Notice):
             self.seen.add(effect.event)
             if effect.event == "node_joined":
                 self.seen.add(str(effect.fields["how"]))
-            if effect.event == "rejected":
+            if effect.event == "votes_changed":
+                self._withdrawn(effect)
+            if effect.event == "rejected" and not self.poison:
                 self.fail("rejected", f"node {daemon.machine.nodeid}: {effect.fields}")
+
+    def _withdrawn(self, notice: co.Notice) -> None:
+        given = notice.fields
+        withdrawn = given["withdrawn"]
+        assert isinstance(withdrawn, list)
+        if withdrawn:
+            self.seen.add("vote_withdrawn")
+        for nodeid in withdrawn:
+            machine = self.cluster.machines[nodeid]
+            if machine.on and machine.daemon is not None and machine.daemon.coordinator.state.primary != NO_RING:
+                self.fail("vote_withdrawn", f"node {nodeid} is alive, incarnation {machine.boot}")
 
     def _start(self, daemon: Daemon, e: co.StartGroup) -> None:
         me = daemon.machine.nodeid
@@ -87,9 +111,24 @@ class GroupCheckers:
             counted = any((nodeid, boot) in who for (g, _, p), who in self.acked.items() if g == e.name and p == "STOP")
             name = "stale_acknowledgement" if counted and self._counted(daemon, e.name, nodeid) else "start_before_stop"
             self.fail(name, f"{e.name} {event_text(e.event)} starts on node {me}, node {nodeid} has not stopped for it")
+        self._split(daemon, e)
         quorate = daemon.port.view("c").quorate
         if not quorate:
             self.fail("inquorate_start", f"{e.name} {event_text(e.event)} on node {me}")
+
+    def _split(self, daemon: Daemon, e: co.StartGroup) -> None:
+        """Nobody who still decides elsewhere has started the group there."""
+        here = frozenset(m.nodeid for m in daemon.coordinator.members)
+        held = self.started.setdefault(e.name, [])
+        for event, other, there in held:
+            machine = other.machine
+            theirs = other.coordinator
+            if other.dead or not machine.on or machine.paused or not theirs.deciding or theirs.ring == daemon.coordinator.ring:
+                continue
+            now_there = {m.nodeid for m in theirs.members}
+            if now_there.isdisjoint(here) and there == now_there:
+                self.fail("split_start", f"{e.name}: {event_text(e.event)} among {sorted(here)}, {event_text(event)} among {sorted(there)}")
+        held.append((e.event, daemon, here))
 
     def _counted(self, daemon: Daemon, group: str, nodeid: int) -> bool:
         """Did the coordinator count an acknowledgement of ``nodeid`` (rather than do without)?"""
@@ -136,7 +175,7 @@ class GroupCheckers:
             theirs = other.daemon.coordinator
             if other.paused or theirs.ring == c.ring:
                 continue
-            if {m.nodeid for m in theirs.members}.isdisjoint(m.nodeid for m in c.members):
+            if self.exclusive and {m.nodeid for m in theirs.members}.isdisjoint(m.nodeid for m in c.members):
                 self.fail("two_quorate_sides", f"{c.ring} {c.state.ring_members} and {theirs.ring} {theirs.state.ring_members}")
         self._same(daemon)
 
