@@ -80,7 +80,7 @@ def s6_no_amnesia(s: Scenario) -> None:
 
 
 def s7_minutes_without_any_network(s: Scenario) -> None:
-    """1+1+1 for three minutes: nobody resets, everybody is back without a hand."""
+    """1+1+1 for three minutes, though the lease is 5 s: nobody resets, everybody is back without a hand."""
     s.up()
     before = s.boots()
     s.split({1}, {2}, {3})
@@ -290,7 +290,7 @@ RULES: dict[str, Rule] = {
     "S3 event ids": Rule(s3_event_ids_are_never_used_again, config()),
     "S4 a stop is no fence": Rule(s4_a_stop_is_no_fence, config()),
     "S6 no amnesia": Rule(s6_no_amnesia, config(quorum=QuorumConfig(wait_for_all=False))),
-    "S7 minutes without any network": Rule(s7_minutes_without_any_network, config()),
+    "S7 minutes without any network": Rule(s7_minutes_without_any_network, config(lease_ms=5000)),
     "S7 readmission": Rule(s7_readmission, config(agent="")),
     "S8 gate what is concerned": Rule(s8_gate_what_is_concerned, config(), TWO_LOCKSPACES),
     "S12 two nodes": Rule(s12_two_nodes, config(2, QuorumConfig(two_node=True, fence_delay_ms=12_000))),
