@@ -175,8 +175,8 @@ def s19_no_common_mode_crash(s: Scenario) -> None:
     s.checkers.poison = True
     right = groups.join
 
-    def poisonous(state: State, nodeid: int, boot: int, name: str, level: int, flags: int) -> bool:
-        changed = right(state, nodeid, boot, name, level, flags)
+    def poisonous(state: State, nodeid: int, boot: int, name: str, *rest: int) -> bool:
+        changed = right(state, nodeid, boot, name, *rest)
         if name == "poison":
             raise ArithmeticError("poison")
         return changed
