@@ -17,7 +17,7 @@ def _named_by_nodeid() -> Any:
     """A joiner is taken for the incarnation that its nodeid had first."""
     right = groups.join
 
-    def join(state: State, nodeid: int, boot: int, name: str, *rest: int) -> bool:
+    def join(state: State, nodeid: int, boot: int, name: str, *rest: Any) -> bool:
         return right(state, nodeid, nodeid * 1000 + FIRST_BOOT, name, *rest)
 
     return swap((groups, "join", join))

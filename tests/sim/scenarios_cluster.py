@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
 from bridge.coordinator import groups
@@ -175,7 +176,7 @@ def s19_no_common_mode_crash(s: Scenario) -> None:
     s.checkers.poison = True
     right = groups.join
 
-    def poisonous(state: State, nodeid: int, boot: int, name: str, *rest: int) -> bool:
+    def poisonous(state: State, nodeid: int, boot: int, name: str, *rest: Any) -> bool:
         changed = right(state, nodeid, boot, name, *rest)
         if name == "poison":
             raise ArithmeticError("poison")
