@@ -505,6 +505,15 @@ def test_config_show_has_no_secrets(run: Run, tmp_path: Path) -> None:
     assert document.json["config"]["cluster"] == {"name": "alpha", "key_file": "k", "engine": "totem"}
 
 
+def test_config_show_of_lockspaces(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    node = '[[node]]\nid = 1\nname = "n1"\naddress = "192.0.2.1"\n'
+    path.write_text('[cluster]\nname = "a"\n' + node + '[[dlm.lockspace]]\nname = "x"\nnodir = true\nweights = { n1 = 2 }\n')
+    shown = run("config", "show", str(path), "--key", "dlm.lockspace").out
+    assert shown == "dlm.lockspace.x.name = x\ndlm.lockspace.x.nodir = true\ndlm.lockspace.x.weights.1 = 2\n"
+    assert run("config", "show", str(path), "--key", "dlm.lockspace.nodir", "--json").json["config"] == {"dlm.lockspace.x.nodir": True}
+
+
 def test_config_show_of_some_keys(run: Run) -> None:
     example = str(ROOT / "etc" / "cluster.toml.example")
     got = run("config", "show", example, "--key", "metrics", "--key", "node.name")

@@ -83,6 +83,7 @@ def as_tree(config: ClusterConfig) -> dict[str, Any]:
     cluster = {name: value for name, value in values.items() if name not in sections}
     for options in (sections["fencing"]["options"], *(n["fence"] for n in nodes)):
         options.update({k: HIDDEN for k in options if any(s in k.lower() for s in SECRET)})
+    sections["dlm"]["lockspace"] = list(sections["dlm"].pop("lockspaces"))
     return {"cluster": cluster, "node": list(nodes), **sections}
 
 
@@ -90,17 +91,19 @@ Path = tuple[str, ...]
 
 
 def _flat(value: object, path: Path = ()) -> list[tuple[Path, object]]:
-    """Every leaf with its path; a node stands under its id: ``node.1.name``."""
+    """Every leaf with its path; a node stands under its id, a lockspace under its name: ``node.1.votes``, ``dlm.lockspace.x.nodir``."""
     if isinstance(value, dict):
         return [leaf for key, below in value.items() for leaf in _flat(below, (*path, str(key)))]
     if isinstance(value, list):
-        return [leaf for node in value for leaf in _flat(node, (*path, str(node["id"])))]
+        return [leaf for item in value for leaf in _flat(item, (*path, str(item.get("id", item["name"]))))]
     return [(path, value)]
 
 
 def _below(path: Path, key: str) -> bool:
-    """Whether ``path`` is ``key`` or in it; the id of a node is no part of a key."""
+    """Whether ``path`` is ``key`` or in it; the id of a node and the name of a lockspace are no part of a key."""
     wanted = tuple(key.split("."))
+    if path[:2] == ("dlm", "lockspace"):
+        path = (*path[:2], *path[3:])
     without_id = (path[0], *path[2:]) if path[0] == "node" else path
     return without_id[: len(wanted)] == wanted
 
