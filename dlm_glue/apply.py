@@ -52,6 +52,11 @@ class Applier:
         self._setup = setup
         self.paths = paths or Paths()
 
+    @property
+    def cluster(self) -> str:
+        """The cluster's name: the first part of a GFS2's lock table."""
+        return self._setup.cluster_name
+
     # --- once -------------------------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from bridge.switch import ConsumerPort
 from dlm_glue import plan, takeover
 from dlm_glue.apply import Applier, ApplyError
+from dlm_glue.gfs2 import Journals
 from dlm_glue.journal import Journal
 from dlm_glue.lanes import Lanes
 from dlm_glue.lockspace import LOCKSPACE_MAX, Tree, read_status, scan
@@ -104,6 +105,7 @@ class Glue:
         self._loop: asyncio.AbstractEventLoop
         self._lanes: Lanes
         self.failed: asyncio.Future[None]
+        self.journals = Journals(applier.cluster, tree, log)
         self.state = State(nodeid)
         self.watchers: list[Callable[[State], None]] = []
         "Told of the state after each decision."
@@ -130,6 +132,7 @@ class Glue:
 
     def attach(self, loop: asyncio.AbstractEventLoop, lanes: Lanes) -> None:
         self._loop, self._lanes = loop, lanes
+        self.journals.attach(loop, lanes)
         self.failed = loop.create_future()
 
     def close(self) -> None:
@@ -228,6 +231,7 @@ class Glue:
             match event:
                 case Gfs2Recovery(table, jid, result):
                     self._log.note("gfs2_recovery", table=table, jid=jid, result=result)
+                    self.journals.reported(table, jid, result == "Done")
                 case Overrun():
                     self._log.note("uevents_lost")
                     overrun = True
@@ -285,6 +289,7 @@ class Glue:
         for name in before.spaces.keys() - self.state.spaces.keys():
             self._lanes.end(name)
             self._sessions.pop(name, None)
+            self.journals.forget(name)
         for watcher in self.watchers:
             watcher(self.state)
 
@@ -302,10 +307,13 @@ class Glue:
             case DropComms():
                 self._work(COMMS_LANE, effect, lambda: self._applier.drop_comms(effect))
             case Stop():
+                self.journals.stopping(effect.lockspace)
                 self._work(effect.lockspace, effect, lambda: self._applier.stop(effect))
             case Clear():
+                self.journals.dropping(effect.lockspace, len(effect.nodes))
                 self._work(effect.lockspace, effect, lambda: self._applier.clear(effect))
             case Start():
+                self.journals.starting(effect.lockspace)
                 self._work(effect.lockspace, effect, lambda: self._applier.start(effect))
             case Teardown():
                 self._work(effect.lockspace, effect, lambda: self._applier.teardown(effect))

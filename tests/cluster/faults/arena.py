@@ -19,6 +19,7 @@ from pathlib import Path
 
 from harness import Cluster
 from harness.errors import LabError
+from harness.power import OFF
 from harness.spec import Spawned
 from vcslab.cluster import MOUNTPOINT, SHARED_DISK, VcsCluster
 from vcslab.evidence import Traced, parse_trace, trace_on
@@ -53,6 +54,8 @@ wait
 """
 BACK_S = 300.0
 "How long three nodes may take to full strength, boots under emulation on a busy host included."
+UNASKED_NS = 6_000_000_000
+"A machine that nobody has fenced for so long gets its power back."
 CLOCK_ERROR_NS = 2_000_000
 "Least tolerance in judgements across nodes; what was measured is added."
 
@@ -183,10 +186,21 @@ class Arena:
                 if "load" not in boot.load and boot.said_up():
                     self._quietly(lambda b=boot: self.start_load(b))  # type: ignore[misc]
                 continue
-            if not machine.on and (node in self.kept_off or self.lab.power.serving):
+            if not machine.on and (node in self.kept_off or not self._may_boot(node)):
                 continue
             if not self._quietly(lambda: self._boot(node)):
                 machine.power_off()  # it came up half: the next round begins again
+
+    def _may_boot(self, node: int) -> bool:
+        """A machine that somebody has cut off stays off until he has seen it: power that comes back behind a fencer's back would look like
+        a fence that failed, and he would cut it off again. One that nobody asks about gets its power back after a while."""
+        if self.lab.power.serving:
+            return False
+        gone = max((e.host_ns for e in self.lab.timeline.acts("machine gone", node)), default=0)
+        asked = [r for r in self.lab.power.history if r.victim == node and r.answered_ns > gone]
+        if asked and asked[-1].action == "status" and asked[-1].code == OFF:
+            return True
+        return time.monotonic_ns() - max([gone, *(r.answered_ns for r in asked)]) > UNASKED_NS
 
     @staticmethod
     def _quietly(act: Callable[[], None]) -> bool:

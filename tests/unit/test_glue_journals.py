@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""When a lost race for a dead journal is cut short, and above all when it is not."""
+
+from __future__ import annotations
+
+from dlm_glue.journals import TRIES_MAX, Watch, dropped, reported, started, stopped
+
+
+def failure(members: int = 1) -> Watch:
+    watch = stopped(None, "0", True)
+    assert watch is not None
+    return started(dropped(watch, members))
+
+
+def test_a_lost_race_is_tried_again_until_our_kernel_has_seen_it_clean() -> None:
+    watch, again = reported(failure(), 2, False)
+    assert again and not watch.free
+    watch, again = reported(watch, 2, True)
+    assert watch.free and not again
+
+
+def test_who_replayed_itself_leaves_it_to_the_kernel() -> None:
+    watch, again = reported(failure(), 2, True)
+    assert not watch.free and not again
+
+
+def test_every_dead_journal_counts() -> None:
+    watch = failure(2)
+    for jid, done in ((1, False), (1, True), (1, True)):
+        watch, _ = reported(watch, jid, done)
+    assert not watch.free, "one of two"
+    watch, _ = reported(watch, 2, True)
+    assert watch.free
+
+
+def test_a_clean_leaver_among_the_dropped_leaves_it_to_the_kernel() -> None:
+    watch = failure(2)
+    for done in (False, True):
+        watch, _ = reported(watch, 2, done)
+    assert not watch.free
+
+
+def test_nothing_is_given_free_between_stop_and_start() -> None:
+    watch, _ = reported(failure(), 2, False)
+    halted = stopped(watch, "1", False)
+    assert halted is not None
+    late, again = reported(halted, 2, True)
+    assert not late.free and not again and not late.clean, "a word from before the stop is not counted"
+
+
+def test_a_second_failure_in_the_middle_needs_both_journals() -> None:
+    watch, _ = reported(failure(), 2, False)
+    halted = stopped(watch, "1", False)
+    assert halted is not None
+    second = started(dropped(halted, 1))
+    second, _ = reported(second, 1, True)
+    assert not second.free
+    second, _ = reported(second, 2, True)
+    assert second.free
+
+
+def test_a_late_word_about_an_old_failure_is_never_taken_for_the_next() -> None:
+    assert stopped(None, "0", False) is None
+    assert stopped(failure(), "0", False) is None
+
+
+def test_blocked_from_before_we_looked_is_the_kernels() -> None:
+    assert stopped(None, "1", True) is None
+    assert stopped(None, "", True) is None and stopped(failure(), "", True) is None
+
+
+def test_tries_end() -> None:
+    watch = failure()
+    for _ in range(TRIES_MAX):
+        watch, again = reported(watch, 2, False)
+        assert again
+    assert not reported(watch, 2, False)[1]
