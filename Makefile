@@ -96,7 +96,7 @@ test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node 
 	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') tests/kernel tests/cluster
 
 .PHONY: faults
-faults: lab kmod ## the fault matrix, all of it, in one cluster (FAULTS=part,of,names SEED=7)
+faults: lab kmod ## the fault matrix, all of it, in one cluster (FAULTS=part,of,names SEED=7 FENCING=self)
 	@FAULTS=$(or $(FAULTS),all) $(if $(filter-out file,$(origin SEED)),SEED=$(SEED)) $(PY) -m pytest -q -m vm tests/cluster/faults
 
 # --- style ------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ class Phases:
 
 
 PHASES = {
-    "detected": "first survivor noticed", "view": "every survivor has the new membership", "fenced": "the power switch has answered",
+    "detected": "first survivor noticed", "view": "every survivor has the new membership",
+    "fenced": "the power switch has answered (self-fencing: the wait is over)",
     "dlm_recovered": "on every survivor", "journal_replayed": "the first survivor has replayed the victim's journal",
     "writes_resume": "every survivor has fsynced again",
 }  # fmt: skip
@@ -95,6 +96,33 @@ class Contestant:
     name: str
     make: Callable[[Cluster], Gfs2Lab]
     membership: Callable[[Gfs2Lab, list[int], int, int], tuple[int, int]]
+    fenced: Callable[[Gfs2Lab, list[int], int, int], int]
+
+
+def fenced_by_power(stack: Gfs2Lab, _survivors: list[int], victim: int, cut_ns: int) -> int:
+    """When the power switch had answered."""
+    done = [r.answered_ns for r in stack.lab.power.history
+            if r.victim == victim and r.action == "off" and r.code == 0 and r.asked_ns > cut_ns]  # fmt: skip
+    if not done:
+        raise Missing("the fence")
+    return min(done)
+
+
+def fenced_by_lease(stack: Gfs2Lab, survivors: list[int], victim: int, cut_ns: int) -> int:
+    """When every survivor counted the victim as fenced."""
+    assert isinstance(stack, VcsCluster)
+    told: list[int] = []
+    for node in survivors:
+        found = [e["host_ns"] for e in node_events(stack, node)
+                 if e["host_ns"] > cut_ns and e["event"] == "fence_result" and e.get("nodeid") == victim and e.get("ok")]  # fmt: skip
+        if not found:
+            raise Missing(f"node {node}: the end of the victim's lease")
+        told.append(found[0])
+    return max(told)
+
+
+def without_switch(lab: Cluster) -> Gfs2Lab:
+    return VcsCluster(lab, fence=False)
 
 
 def ours(lab: Cluster) -> Gfs2Lab:
@@ -105,20 +133,19 @@ def classic(tuning: Tuning) -> Callable[[Cluster], Gfs2Lab]:
     return lambda lab: Classic(lab, tuning)
 
 
-OURS = Contestant("ours", ours, membership_ours)
-DEFAULT = Contestant(Tuning().name, classic(Tuning()), membership_classic)
-TUNED = Contestant(Tuning(1000).name, classic(Tuning(1000)), membership_classic)
-CONTESTANTS = {"ours": OURS, "default": DEFAULT, "tuned": TUNED}
+CONTESTANTS = {
+    "ours": Contestant("ours", ours, membership_ours, fenced_by_power),
+    "default": Contestant(Tuning().name, classic(Tuning()), membership_classic, fenced_by_power),
+    "tuned": Contestant(Tuning(1000).name, classic(Tuning(1000)), membership_classic, fenced_by_power),
+    "self": Contestant("ours, self-fencing", without_switch, membership_ours, fenced_by_lease),
+}
 
 
 def measure(stack: Gfs2Lab, who: Contestant, victim: int, cut_ns: int, logs: dict[int, str]) -> Phases:
     """Raises Missing while something has not happened."""
     survivors = sorted(logs)
     detected, view = who.membership(stack, survivors, victim, cut_ns)
-    fenced = [r.answered_ns for r in stack.lab.power.history
-              if r.victim == victim and r.action == "off" and r.code == 0 and r.asked_ns > cut_ns]  # fmt: skip
-    if not fenced:
-        raise Missing("the fence")
+    fenced = who.fenced(stack, survivors, victim, cut_ns)
     recovered = {n: kernel_said(stack, n, RECOVERED, cut_ns) for n in survivors}
     replayed = []
     for node in survivors:
@@ -134,7 +161,7 @@ def measure(stack: Gfs2Lab, who: Contestant, victim: int, cut_ns: int, logs: dic
         if not done:
             raise Missing(f"node {node}: a write after the recovery")
         writes.append(min(done))
-    stamps = (detected, view, min(fenced), max(recovered.values()), min(replayed), max(writes))
+    stamps = (detected, view, fenced, max(recovered.values()), min(replayed), max(writes))
     return Phases(*(round((ns - cut_ns) / 1e6, 1) for ns in stamps))
 
 
@@ -201,6 +228,8 @@ def metrics(found: dict[str, list[Phases]]) -> list[Metric]:
         if mine:
             resumed = [p.writes_resume for p in mine]
             rows.append(Metric.of(f"writes_resume_vs_{key}", "ms", resumed, [p.writes_resume for p in theirs], name))
+    rows += [Metric.of(f"self_fencing_{f.name}", "ms", [getattr(p, f.name) for p in found["self"]], (), "", PHASES[f.name])
+             for f in fields(Phases) if found.get("self")]  # fmt: skip
     return rows
 
 

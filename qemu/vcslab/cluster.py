@@ -20,23 +20,25 @@ KEY = "6b1f" * 16
 "A key for virtual machines that live for minutes; a real one comes from `vcs keygen`."
 
 
-def cluster_toml(nodes: Iterable[int], *, name: str = HANDLE, extra: str = "") -> str:
-    """The configuration of the lab's nodes; ``extra`` is appended (further tables)."""
+def cluster_toml(nodes: Iterable[int], *, name: str = HANDLE, extra: str = "", fence: bool = True) -> str:
+    """The configuration of the lab's nodes; ``extra`` is appended (further tables). Without ``fence`` there is no power switch: then the
+    lease fences."""
     parts = [f'[cluster]\nname = "{name}"\n']
     for n in nodes:
-        parts.append(
-            f'[[node]]\nid = {n}\nname = "node{n}"\naddress = "10.77.0.{n}"\n[node.fence]\nplug = "node{n}"\n'
-        )
-    parts.append('[fencing]\nagent = "fence_lab"\n')
+        parts.append(f'[[node]]\nid = {n}\nname = "node{n}"\naddress = "10.77.0.{n}"\n')
+        if fence:
+            parts.append(f'[node.fence]\nplug = "node{n}"\n')
+    if fence:
+        parts.append('[fencing]\nagent = "fence_lab"\n')
     return "\n".join(parts) + extra
 
 
 class VcsCluster(Gfs2Lab):
     """The product on the machines of a harness Cluster."""
 
-    def __init__(self, lab: Cluster, *, name: str = HANDLE, extra: str = "") -> None:
+    def __init__(self, lab: Cluster, *, name: str = HANDLE, extra: str = "", fence: bool = True) -> None:
         super().__init__(lab, name=name)
-        self.toml = cluster_toml(range(1, len(lab) + 1), name=name, extra=extra)
+        self.toml = cluster_toml(range(1, len(lab) + 1), name=name, extra=extra, fence=fence)
 
     # --- the life of a node -------------------------------------------------------------------------------------------
 

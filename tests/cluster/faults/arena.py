@@ -101,9 +101,11 @@ class Boot:
 class Arena:
     """``form()`` once, then ``trial()`` per fault. Not for several threads; its keeper is one of its own."""
 
-    def __init__(self, lab: Cluster, seed: int) -> None:
+    def __init__(self, lab: Cluster, seed: int, *, power: bool = True) -> None:
         self.lab = lab
-        self.vcs = VcsCluster(lab, extra=PATIENT)
+        self.power = power
+        "False: there is no power switch, the lease fences."
+        self.vcs = VcsCluster(lab, extra=PATIENT, fence=power)
         self.random = random.Random(seed)
         self.boots: dict[int, Boot] = {}
         self.past: list[Boot] = []
@@ -275,6 +277,11 @@ class Arena:
         return found
 
     def wait_fenced(self, node: int, since_ns: int, timeout: float = 60) -> None:
+        """Until the power switch has cut it off; without one, until it has reset itself."""
+        if not self.power:
+            gone = self.lab.timeline.acts
+            self.wait(lambda: any(e.host_ns > since_ns for e in gone("machine gone", node)), timeout, f"node {node} to reset itself")
+            return
         self.wait(lambda: any(r.victim == node and r.code == 0 and r.action == "off" and r.answered_ns > since_ns
                               for r in self.lab.power.history), timeout, f"node {node} to be fenced")  # fmt: skip
 
@@ -291,10 +298,11 @@ class Arena:
         return [Life(n, boot, on, next((g for g in ends[n] if g > on), 0)) for (n, boot), on in sorted(ons.items())]
 
     def proofs(self) -> dict[int, list[int]]:
-        """When a fence had been answered, or the node had been given power anew."""
+        """When a fence had been answered, or the node had been given power anew; with self-fencing, when its machine was gone."""
         booted = {n: [e.host_ns for e in self.lab.timeline.acts("power on", n)] for n in NODES}
         fenced = {n: [r.answered_ns for r in self.lab.power.history if r.victim == n and r.code == 0 and r.action == "off"] for n in NODES}
-        return {n: sorted(booted[n] + fenced[n]) for n in NODES}
+        gone = {n: [] if self.power else [e.host_ns for e in self.lab.timeline.acts("machine gone", n)] for n in NODES}
+        return {n: sorted(booted[n] + fenced[n] + gone[n]) for n in NODES}
 
     def starts(self, since_ns: int) -> list[Started]:
         """Every start that a kernel was given. The tracepoint says when; which members it named says the log of any daemon that gave it (a

@@ -319,9 +319,10 @@ def _numbers(line: str) -> list[int]:
 MATRIX = (
     *(Fault(f.__name__.replace("_", "-"), "power", f) for f in (cut_1, cut_2, cut_3, cut_two, cut_all)),
     *(Fault(f.__name__.replace("_", "-"), "cascade", f) for f in (cut_in_recovery, cut_joiner, cut_in_join)),
-    *(Fault(f.__name__.replace("_", "-"), "fencing", f) for f in (cut_in_fencing, cut_fencer, fence_fails, amnesia)),
+    *(Fault(f.__name__.replace("_", "-"), "fencing", f, switch=True) for f in (cut_in_fencing, cut_fencer, fence_fails, amnesia)),
     *(Fault(f.__name__.replace("_", "-"), "daemons", f) for f in (kill_vcsd, kill_glue, kill_all_daemons)),
-    *(Fault(f.__name__.replace("_", "-"), "pause", f) for f in (pause_1, pause_5, pause_30)),
+    *(Fault(f.__name__.replace("_", "-"), "pause", f) for f in (pause_1, pause_5)),
+    Fault("pause-30", "pause", pause_30, switch=True),
     *(Fault(f.__name__.replace("_", "-"), "network", f) for f in (partition_2_1, partition_1_1_1, blackout, one_way, link_flap)),
     *(Fault(f.__name__.replace("_", "-"), "scarcity", f) for f in (slow_disk, no_memory)),
 )
