@@ -155,8 +155,8 @@ def amnesia(a: Arena) -> Expect:
     a.wait(lambda: any(r.victim == 3 and r.code != 0 and r.asked_ns > since for r in a.lab.power.history), 60, "a failed fence of node 3")
     boots = {n: a.boots[n].number for n in (1, 2)}
     lost = a.cut(1, 2)
-    for n in (1, 2):
-        _joining(a, n, boots[n])
+    a.wait(lambda: all(a.boots[n].number > boots[n] for n in (1, 2)), 120, "nodes 1 and 2 to boot")
+    a.vcs.wait(lambda: all(2 in a.vcs.view(n)["members"] or a.vcs.daemon_pid(n, "dlm_glue") for n in (1, 2)), 60, "their daemons to run")
     time.sleep(WATCHED_S)
     check(a.lab[3].on and not a.traced("vcs_group_start", (1, 2), lost), "1 and 2 were given a start while node 3 could write")
     a.lab.power.set_working()
