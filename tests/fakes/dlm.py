@@ -149,6 +149,8 @@ class FakeDlm:
         return False
 
     def read(self, path: str) -> str:
+        if path.startswith("/sys/fs/gfs2/"):
+            raise FileNotFoundError(2, "nothing is mounted", path)
         try:
             return self._read(self._split(path))
         except KeyError:

@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
-from dlm_glue.journals import TRIES_MAX, Watch, dropped, reported, started, stopped
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlm_glue.gfs2 import Journals
+from dlm_glue.journals import RETRY_S, TRIES_MAX, Watch, dropped, reported, started, stopped
+from dlm_glue.lanes import Lanes
+from vcs.events import EventLog
+
+Reports = Sequence[tuple[str, int, bool]]
 
 
 def failure(members: int = 1) -> Watch:
@@ -75,3 +84,59 @@ def test_tries_end() -> None:
         watch, again = reported(watch, 2, False)
         assert again
     assert not reported(watch, 2, False)[1]
+
+
+class FakeGfs2:
+    """lock_module of one mounted file system: what is written, and what ``block`` reads."""
+
+    def __init__(self) -> None:
+        self.block = "0"
+        self.writes: list[tuple[str, str]] = []
+
+    def read(self, path: str) -> str:
+        if path != "/sys/fs/gfs2/demo:shared/lock_module/block":
+            raise FileNotFoundError(2, "no such file", path)
+        return self.block
+
+    def write(self, path: str, data: bytes) -> None:
+        self.writes.append((path.removeprefix("/sys/fs/gfs2/demo:shared/lock_module/"), data.decode()))
+
+    def mkdir(self, path: str) -> None: ...
+    def rmdir(self, path: str) -> None: ...
+    def listdir(self, path: str) -> list[str]:
+        return []
+
+    def exists(self, path: str) -> bool:
+        return False
+
+
+def carried_out(tmp_path: Path, reports: Reports, space: str = "shared") -> list[tuple[str, str]]:
+    """What is written when a member of ``space`` was dropped and GFS2 then reports so."""
+    tree = FakeGfs2()
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        lanes = Lanes(loop)
+        journals = Journals("demo", tree, EventLog(str(tmp_path / "events.jsonl"), "n", "t"))
+        journals.attach(loop, lanes)
+        journals.stopping(space)
+        journals.dropping(space, 1)
+        journals.starting(space)
+        for report in reports:
+            journals.reported(*report)
+            await asyncio.sleep(3 * RETRY_S)
+        idle = loop.create_future()
+        lanes.submit(space, lambda: None, idle.set_result)
+        await idle
+        lanes.close()
+
+    asyncio.run(story())
+    return tree.writes
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    lost = [("demo:shared", 2, False), ("demo:shared", 2, True)]
+    assert carried_out(tmp_path, lost) == [("recover", "2"), ("block", "0")]
+    assert not carried_out(tmp_path, [("demo:shared", 2, True)])
+    assert not carried_out(tmp_path, [("other:shared", 2, False), ("other:shared", 2, True)])
+    assert not carried_out(tmp_path, [("demo:other", 2, False), ("demo:other", 2, True)], space="other"), "no such file system"
