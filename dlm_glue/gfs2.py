@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import errno
 from collections.abc import Callable
 
 from dlm_glue import journals
 from dlm_glue.lanes import Lanes
 from dlm_glue.lockspace import Tree
 from vcs.events import EventLog
-
-logger = logging.getLogger("dlm_glue")
 
 
 class Journals:
@@ -76,9 +74,16 @@ class Journals:
 
     def _try(self, lockspace: str, jid: int) -> None:
         watch = self._watches.get(lockspace)
-        if watch is not None and watch.running and jid not in watch.clean:
-            self._heard[lockspace] = self._loop.time()
-            self._write(lockspace, journals.files(self._table(lockspace))[0], str(jid))
+        if watch is None or not watch.running or jid in watch.clean:
+            return
+        self._heard[lockspace] = self._loop.time()
+
+        def ended(error: BaseException | None) -> None:
+            # The kernel says Failed a moment before it would take the next try: no uevent will follow this one.
+            if isinstance(error, OSError) and error.errno == errno.EBUSY:
+                self._loop.call_later(journals.RETRY_S, self._try, lockspace, jid)
+
+        self._write(lockspace, journals.files(self._table(lockspace))[0], str(jid), ended)
 
     def _give_free(self, lockspace: str) -> None:
         watch = self._watches.get(lockspace)
@@ -86,12 +91,9 @@ class Journals:
             return
         self._watches[lockspace] = None
         self._log.note("gfs2_unblocked", lockspace=lockspace, journals=sorted(watch.clean), tries=watch.tries)
-        self._write(lockspace, journals.files(self._table(lockspace))[1], "0")
+        self._write(lockspace, journals.files(self._table(lockspace))[1], "0", lambda _error: None)
 
-    def _write(self, lockspace: str, path: str, text: str) -> None:
-        def ended(error: BaseException | None) -> None:
-            # EBUSY: the kernel is at it. Anything else: unmounted meanwhile, or its own second does it.
-            logger.debug("%s > %s: %s", text, path, error or "done")
-
+    def _write(self, lockspace: str, path: str, text: str, ended: Callable[[BaseException | None], None]) -> None:
+        """Errors but EBUSY: unmounted meanwhile; and if not, the kernel's own second is on its way."""
         work: Callable[[], None] = lambda: self._tree.write(path, text.encode())  # noqa: E731
         self._lanes.submit(lockspace, work, ended)

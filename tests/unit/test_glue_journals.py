@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,6 +93,7 @@ class FakeGfs2:
     def __init__(self) -> None:
         self.block = "0"
         self.writes: list[tuple[str, str]] = []
+        self.busy = 0
 
     def read(self, path: str) -> str:
         if path != "/sys/fs/gfs2/demo:shared/lock_module/block":
@@ -99,6 +101,9 @@ class FakeGfs2:
         return self.block
 
     def write(self, path: str, data: bytes) -> None:
+        if self.busy:
+            self.busy -= 1
+            raise OSError(errno.EBUSY, "busy", path)
         self.writes.append((path.removeprefix("/sys/fs/gfs2/demo:shared/lock_module/"), data.decode()))
 
     def mkdir(self, path: str) -> None: ...
@@ -110,9 +115,10 @@ class FakeGfs2:
         return False
 
 
-def carried_out(tmp_path: Path, reports: Reports, space: str = "shared") -> list[tuple[str, str]]:
+def carried_out(tmp_path: Path, reports: Reports, space: str = "shared", busy: int = 0) -> list[tuple[str, str]]:
     """What is written when a member of ``space`` was dropped and GFS2 then reports so."""
     tree = FakeGfs2()
+    tree.busy = busy
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
@@ -124,7 +130,7 @@ def carried_out(tmp_path: Path, reports: Reports, space: str = "shared") -> list
         journals.starting(space)
         for report in reports:
             journals.reported(*report)
-            await asyncio.sleep(3 * RETRY_S)
+            await asyncio.sleep(8 * RETRY_S)
         idle = loop.create_future()
         lanes.submit(space, lambda: None, idle.set_result)
         await idle
@@ -137,6 +143,7 @@ def carried_out(tmp_path: Path, reports: Reports, space: str = "shared") -> list
 def test_what_is_written(tmp_path: Path) -> None:
     lost = [("demo:shared", 2, False), ("demo:shared", 2, True)]
     assert carried_out(tmp_path, lost) == [("recover", "2"), ("block", "0")]
+    assert carried_out(tmp_path, lost, busy=2) == [("recover", "2"), ("block", "0")], "the kernel was not ready for a try yet"
     assert not carried_out(tmp_path, [("demo:shared", 2, True)])
     assert not carried_out(tmp_path, [("other:shared", 2, False), ("other:shared", 2, True)])
     assert not carried_out(tmp_path, [("demo:other", 2, False), ("demo:other", 2, True)], space="other"), "no such file system"
