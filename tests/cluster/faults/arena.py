@@ -47,8 +47,9 @@ NODE_SH = f"""#!/bin/sh
     case $rc in 0|3|75|78) exit;; esac
     sleep 1
   done ) &
-until mount -t gfs2 {SHARED_DISK} {MOUNTPOINT}; do sleep 0.5; done
-until python3 -S -m tests.cluster.dlm_lock {LOCKSPACE} create; do sleep 0.5; done
+vcs wait
+until mount -t gfs2 {SHARED_DISK} {MOUNTPOINT}; do sleep 1; done
+until python3 -S -m tests.cluster.dlm_lock {LOCKSPACE} create; do sleep 1; done
 echo node.sh: up
 wait
 """
