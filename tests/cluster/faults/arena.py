@@ -115,6 +115,9 @@ class Arena:
         self.rows: list[Row] = []
         self.broken = False
         self.file = ""
+        "What the writers write to; none: no load."
+        self.loaded = ""
+        "What they wrote to before they were stopped."
         self._count = 0
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -127,7 +130,7 @@ class Arena:
         disk = self.lab[1].spec.shared_disks[0]
         table = f"{self.vcs.name}:shared"
         subprocess.run(["mkfs.gfs2", "-O", "-p", "lock_dlm", "-t", table, "-j", "3", "-J", "8", str(disk)], check=True, capture_output=True)
-        self.file = "first"
+        self.file = ""
         self._keepers = [threading.Thread(target=self._keep, args=(n,), name=f"keeper{n}", daemon=True) for n in NODES]
         for keeper in self._keepers:
             keeper.start()
@@ -141,13 +144,15 @@ class Arena:
             return max(1.0, deadline - time.monotonic())
 
         def loaded() -> bool:
-            return all(self.lab[n].on and n in self.boots and self.boots[n].number == self.lab[n].boots
-                       and {"load", "writer"} <= self.boots[n].load.keys() for n in NODES)  # fmt: skip
+            return all(self.lab[n].on and n in self.boots and self.boots[n].number == self.lab[n].boots and self.boots[n].said_up()
+                       and (not self.file or {"load", "writer"} <= self.boots[n].load.keys()) for n in NODES)  # fmt: skip
 
         self.vcs.wait(loaded, left(), "all nodes to be up, with their load")
         self.vcs.wait_quorate(*NODES, timeout=left())
         for name in ("shared", LOCKSPACE):
             wait_group(self.vcs, NODES, name, timeout=left())
+        if not self.file:
+            return time.monotonic_ns()
         from_ns = max(since_ns, time.monotonic_ns())
         ends: dict[int, int] = {}
 
@@ -186,7 +191,7 @@ class Arena:
         while not self._end.wait(0.1):
             boot = self.boots.get(node)
             if machine.on and boot is not None and boot.number == machine.boots:
-                if "load" not in boot.load and boot.said_up():
+                if self.file and "load" not in boot.load and boot.said_up():
                     self._quietly(lambda b=boot: self.start_load(b))  # type: ignore[misc]
                 continue
             if not machine.on and (node in self.kept_off or not self._may_boot(node)):
@@ -244,11 +249,14 @@ class Arena:
         boot.logs.append((file, writer, log))
 
     def stop_load(self) -> None:
-        """SIGTERM to writers and lockers everywhere, and wait for their end."""
+        """SIGTERM to writers and lockers everywhere, wait for their end; no new ones until there is a file to write to."""
+        jobs = {n: list(self.boots[n].load.values()) for n in NODES}
         for node in NODES:
-            jobs = list(self.boots[node].load.values())
-            self.lab[node].run(f"kill {' '.join(str(j.pid) for j in jobs)}")
-            self.vcs.wait(lambda jobs=jobs: all(j.rc is not None for j in jobs), 60, f"writer and locker of node {node} to end")  # type: ignore[misc]
+            self.lab[node].run(f"kill {' '.join(str(j.pid) for j in jobs[node])}")
+        self.vcs.wait(lambda: all(j.rc is not None for of in jobs.values() for j in of), 60, "writers and lockers to end")
+        self.loaded, self.file = self.file, ""
+        for node in NODES:
+            self.boots[node].load.clear()
 
     # --- verbs of the stories -----------------------------------------------------------------------------------------
 

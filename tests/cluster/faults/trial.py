@@ -37,7 +37,8 @@ def run(arena: Arena, fault: Fault) -> Row:
     arena.rows.append(row)
     began = time.monotonic()
     arena.broken = True
-    fresh_load(arena, fault.name)
+    arena.file = f"{fault.name}-{len(arena.rows)}"
+    arena.whole(0)
     since = time.monotonic_ns()
     whole_ns = 0
     survivors = {n: arena.boots[n].number for n in NODES}
@@ -65,21 +66,6 @@ def run(arena: Arena, fault: Fault) -> Row:
     row.seconds = time.monotonic() - began
     arena.broken = False
     return row
-
-
-def fresh_load(arena: Arena, name: str) -> None:
-    """Writers on a file of this fault's own, and a mount that the fault before has not left over."""
-    for node in NODES:
-        if arena.boots[node].load:
-            arena.lab[node].run(f"kill {' '.join(str(j.pid) for j in arena.boots[node].load.values() if j.rc is None)} 2>/dev/null")
-    arena.file = f"{name}-{len(arena.rows)}"
-    for node in NODES:
-        boot = arena.boots[node]
-        arena.vcs.wait(lambda boot=boot: all(j.rc is not None for j in boot.load.values()), 60, f"the load of node {boot.node} to end")  # type: ignore[misc]
-        if not arena.vcs.mounted(node):
-            arena.vcs.mount(node)
-        arena.start_load(boot)
-    arena.whole(0)
 
 
 def restore(arena: Arena) -> None:
@@ -113,7 +99,7 @@ def judge_starts(arena: Arena, since: int) -> None:
 
 
 def judge_locks(arena: Arena) -> None:
-    held, error = arena.held(arena.file), clock_error(arena)
+    held, error = arena.held(arena.loaded), clock_error(arena)
     holders = {h.holder for h in held}
     check(len(held) >= 30 and len(holders) >= len(NODES), f"the lock verifier saw {len(held)} locks of {sorted(holders)}: no proof")
     problems = two_holders(held, error)
@@ -123,11 +109,11 @@ def judge_locks(arena: Arena) -> None:
 def judge_records(arena: Arena) -> None:
     """On every node: no record torn, missing or twice, and whatever a writer had fsynced is there."""
     fsynced = {f"{boot.node}/{int(log.removeprefix('writer')):08x}": max((r["own"] for r in arena.written(boot, log)), default=0)
-               for boot, log in arena.writers(arena.file)}  # fmt: skip
+               for boot, log in arena.writers(arena.loaded)}  # fmt: skip
     check(sum(fsynced.values()) >= 30, f"hardly anything was written: {fsynced}")
     for node in NODES:
         with tempfile.NamedTemporaryFile() as copy:
-            copy.write(arena.lab[node].read_bytes(f"{MOUNTPOINT}/{arena.file}"))
+            copy.write(arena.lab[node].read_bytes(f"{MOUNTPOINT}/{arena.loaded}"))
             copy.flush()
             found = check_records(copy.name)
         check(not found["problems"], f"node {node} reads damage: {found['problems']}")
