@@ -31,7 +31,7 @@ VICTIMS = (2, 3, 1)
 "In turns: also the node that has the others fenced."
 RECOVERED = re.compile(r"dlm: shared: dlm_recover \d+ generation \d+ done")
 REPLAYED = re.compile(r"fsid=\S+: jid=\d+: Done")
-LIMIT_S = 90.0
+LIMIT_S, START_S = 90.0, 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,8 @@ def start(stack: Gfs2Lab, *nodes: int) -> None:
     assert isinstance(stack, (VcsCluster, Classic))
     stack.lab.each(lambda m: stack.install(m.spec.node), *nodes)
     stack.lab.each(lambda m: stack.start(m.spec.node), *nodes)
-    stack.wait_quorate(*NODES)
-    stack.wait_dlm(*nodes)
+    stack.wait_quorate(*NODES, timeout=START_S)
+    stack.wait_dlm(*nodes, timeout=START_S)
     for node in nodes:
         stack[node].write(f"{DLM}/log_info", "1")
 
