@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -201,6 +202,7 @@ def one_kill(stack: Gfs2Lab, who: Contestant, victim: int) -> Phases:
 
 def contest(who: Contestant, runs: int, folder: Path) -> list[Phases]:
     print(f"== {who.name}", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier run's logs are not this one's
     with Cluster(nodes=len(NODES), shared_disk_mib=256, artifacts=folder) as lab:
         stack = who.make(lab)
         start(stack, *NODES)
