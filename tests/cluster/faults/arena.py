@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import threading
@@ -30,13 +31,15 @@ from vcs.model import event_text
 
 NODES = (1, 2, 3)
 LOCKSPACE = "faults"
-PATIENT = """
+SLOW = float(os.environ.get("SLOW", "1"))
+"How many times slower than alone this host is: its other work must not look like a dead node."
+PATIENT = f"""
 [totem]
-token_ms = 1000
-consensus_ms = 600
-detect_ms = 400
+token_ms = {int(1000 * SLOW)}
+consensus_ms = {int(600 * SLOW)}
+detect_ms = {int(400 * SLOW)}
 [lease]
-lease_ms = 8000
+lease_ms = {int(8000 * SLOW)}
 """
 """Somewhat slower than the defaults, so that a busy host is no fault of its own; the lease still ends within ten seconds of no network."""
 NODE_SH = f"""#!/bin/sh
@@ -53,7 +56,7 @@ until python3 -S -m tests.cluster.dlm_lock {LOCKSPACE} create; do sleep 1; done
 echo node.sh: up
 wait
 """
-BACK_S = 300.0
+BACK_S = 300.0 * max(1.0, SLOW / 2)
 "How long three nodes may take to full strength, boots under emulation on a busy host included."
 UNASKED_NS = 6_000_000_000
 "A machine that nobody has fenced for so long gets its power back."
