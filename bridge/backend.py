@@ -10,13 +10,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from bridge.component import Component
-from bridge.coordinator.messages import Expect, MaintenanceOff, MaintenanceOn, ShutDown
+from bridge.coordinator.messages import Expect, FenceNode, MaintenanceOff, MaintenanceOn, ShutDown
+from bridge.coordinator.waits import subject as called
 from vcs import events
 from vcs.errors import VcsError
+from vcs.failover import Failover
 from vcs.metrics import Exposition, Snapshot
 from vcs.report import (
+    DeviceReport,
+    FenceReport,
     FencingReport,
     GroupReport,
+    MethodReport,
     NodeReport,
     QuorumReport,
     RingReport,
@@ -112,14 +117,16 @@ class ComponentBackend:
             group = str(item.get("group") or "")
             on = [self._who(x) for x in item.get("on", ())]
             text = str(item.get("text", ""))
-            subject = f"group {group}" if group else f"cluster {config.name}"
+            subject = called(group) if group else f"cluster {config.name}"
             if item.get("what") in ("fence", "failed") and on:
                 subject = f"node {on[0]}"
-            # The coordinator's sentence ends in the command that helps, if there is one.
-            what, _, remedy = text.partition("; if it is certainly off, say so with: ")
-            if not remedy:
-                what, _, remedy = text.partition("; when it is certainly off: ")
-            found.append({"subject": subject, "what": what, "on": on, "remedy": remedy})
+            report: WhyReport = {"subject": subject, "what": text, "on": on, "remedy": str(item.get("remedy", ""))}
+            if item.get("condition") and item.get("remedy"):
+                report["condition"] = str(item["condition"])
+            for key in ("since_ms", "limit_ms"):
+                if item.get(key) is not None:
+                    report[key] = int(item[key])
+            found.append(report)
         return found
 
     def ring(self) -> RingReport:
@@ -142,7 +149,8 @@ class ComponentBackend:
         return (await self.exposition.text()).decode()
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(self.status(), self.nodes(), self.groups(), self.ring() if self._component.engine is not None else None)
+        return Snapshot(self.status(), self.nodes(), self.groups(), self.ring() if self._component.engine is not None else None,
+                        self.fence_devices())
 
     # --- wishes -------------------------------------------------------------------------------------------------------
 
@@ -158,6 +166,24 @@ class ComponentBackend:
 
     async def shut_down(self) -> None:
         await self._component.command(ShutDown(), "unmount and stop what uses them there, then try again")
+
+    async def fence_node(self, nodeid: int, action: str) -> None:
+        await self._component.command(FenceNode(nodeid, action), "see `vcs why` and `vcs fence list`")
+
+    def fence_methods(self) -> Sequence[MethodReport]:
+        return self._component.fencing.methods()
+
+    def fence_devices(self) -> Sequence[DeviceReport]:
+        return self._component.fencing.devices()
+
+    async def fence_check(self) -> Sequence[DeviceReport]:
+        return await self._component.fencing.check_devices()
+
+    def fence_history(self) -> Sequence[FenceReport]:
+        return self._component.fencing.recorder.history()
+
+    def failovers(self) -> Sequence[Failover]:
+        return self._component.fencing.recorder.timelines()
 
     def fence_ack(self, nodeid: int) -> None:
         self._component.fence_ack(nodeid)
@@ -197,7 +223,7 @@ class ComponentBackend:
         states = {"launched": "running", "retry": "failed", "pending": "waiting"}
         for o in picture.get("obligations", ()):
             state = states.get(str(o["phase"]), str(o["phase"]))
-            if state == "waiting" and not self._component.config.fencing.agent:
+            if state == "waiting" and not self._component.config.fences:
                 state = "lease" if o["self_fence_at_ns"] else "manual"
             found.append(
                 {
@@ -216,13 +242,14 @@ class ComponentBackend:
         config = self._component.config
         if config.self_fencing and not self._component.self_fence.usable:
             notes.append("self-fencing is configured, but this kernel's module does not reset the machine: is it loaded with dry_run=1?")
-        if not config.fencing.agent and not config.self_fencing:
+        if not config.fences and not config.self_fencing:
             notes.append("no fence agent is configured: a failed node holds its groups until `vcs fence ack`")
         if picture.get("maintenance"):
             left = int(picture["maintenance"]["left_ms"]) // 1000
             notes.insert(0, f"MAINTENANCE for another {left} s: nobody is fenced, no machine resets itself; see `vcs maintenance status`")
         if picture.get("shutdown"):
             notes.insert(0, "the cluster is being shut down: the nodes leave one after the other, and no group can be joined")
+        notes += self._component.fencing.alarms({n.id: n.name for n in config.nodes})
         if picture.get("leaving"):
             notes.append("this node is leaving")
         counters = picture.get("counters", {})

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from bridge.channel.groups import GroupChannels
 from bridge.commands import Commands
@@ -16,8 +16,9 @@ from bridge.coordinator.api import FenceAck, LeaveCluster, Notice
 from bridge.coordinator.core import Coordinator
 from bridge.coordinator.lease import UNARMED, announce
 from bridge.coordinator.messages import Body
+from bridge.coordinator.waits import Wait
 from bridge.driver import Driver, Fencer
-from bridge.fence_agent import FenceAgent
+from bridge.fencing import Fencing
 from bridge.restart import Announcement
 from bridge.seat import CAP_RESET, take_seat
 from bridge.storage import RecordFile, refuse_cluster_file_system
@@ -25,7 +26,7 @@ from bridge.switch import ClusterInfo, ProviderPort
 from membership.api import Engine, EngineContext, EngineEvent, Processor
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
-from vcs.events import EventLog
+from vcs.events import EventLog, boottime_ns
 from vcs.model import Group, GroupState, RingId, View
 from vcs.mounts import holders
 
@@ -71,7 +72,7 @@ class Component:
         self._switch = switch
         self._factory = engine
         self._state_dir = state_dir
-        self._fencer = fencer
+        self.fencing = Fencing(config, nodeid, state_dir, log, fencer)
         self._engine: Engine | None = None
         self._coordinator: Coordinator | None = None
         self._driver: Driver | None = None
@@ -82,6 +83,8 @@ class Component:
         self._incarnation = 0
         self.before_departure: Callable[[], Awaitable[None]] | None = None
         "Called in a clean leave when nothing is owed any more and the cluster is still in the switch: who uses it ends now."
+        self.wait_sources: list[Callable[[], Iterable[Wait]]] = []
+        "What else `vcs why` shows."
         self._commands = Commands()
         self._leave: asyncio.Future[None] | None = None
         self._departure: asyncio.Task[None] | None = None
@@ -97,7 +100,7 @@ class Component:
         refuse_cluster_file_system(self._state_dir, "state folder")
         storage = RecordFile(self._state_dir)
         record = storage.load()
-        await self._check_agent()
+        await self.fencing.check()
         try:
             await self._start(storage, record)
         except BaseException:
@@ -115,16 +118,9 @@ class Component:
         self.config = config
         self.log.note("reconfigured", keys=1 + len(config.more_keys))
 
-    async def _check_agent(self) -> None:
-        if self._fencer is not None or not self.config.fencing.agent:
-            return
-        agent = FenceAgent(self.config.fencing)
-        await asyncio.to_thread(agent.check)
-        self._fencer = agent
-        self.log.note("fence_agent", path=agent.path, name=agent.metadata.name, action=agent.action)
-
     async def _start(self, storage: RecordFile, record: bytes | None) -> None:
         await self._take_seat()
+        await self.fencing.join(self._incarnation)
         # The engine incarnation belongs to this process and to nothing older (SAFETY S1); 0 is no incarnation.
         local = Processor(self.nodeid, self._incarnation, int.from_bytes(os.urandom(8), "little") or 1)
         engine_dir = os.path.join(self._state_dir, "engine")
@@ -138,7 +134,7 @@ class Component:
             self._switch,
             seat=(self.handle, self._session),
             storage=storage,
-            fencer=self._fencer,
+            fencer=self.fencing.fencer,
             log=self.log,
             on_left=self._on_left,
             on_failed=self._on_failed,
@@ -147,6 +143,7 @@ class Component:
             channels=self._channels,
         )
         await self._driver.start(self._engine)
+        self.fencing.begin()
         self.log.note(
             "bridge_started",
             nodeid=self.nodeid,
@@ -188,6 +185,8 @@ class Component:
     def _on_notice(self, notice: Notice) -> None:
         self._commands.heard(notice)
         self._restart.heard(notice)
+        if (cut_off := self.fencing.cut_off(notice)) is not None:
+            self.fail(cut_off)
         if notice.event == "leave_refused" and self._leave is not None and not self._leave.done():
             why = notice.fields.get("why") or notice.fields.get("reason") or ""
             self._leave.set_exception(self._refusal(str(why)))
@@ -273,7 +272,9 @@ class Component:
 
     def why(self) -> object:
         """What is waited for, on whom; JSON-able."""
-        return self._coordinator.why() if self._coordinator is not None else []
+        now = boottime_ns()
+        items = self._coordinator.why(now) if self._coordinator is not None else []
+        return [*items, *(wait.row(now) for source in self.wait_sources for wait in source())]
 
     def counters(self) -> dict[str, int]:
         return dict(self._driver.counters) if self._driver is not None else {}
@@ -338,6 +339,7 @@ class Component:
         """End as a killed process does, without a word to anybody; for tests. The sockets close as the kernel would close them."""
         self._stopped = True
         self._close_channels()
+        self.fencing.close()
         if self._driver is not None:
             self._driver.close()
         abort = getattr(self._engine, "abort", None)
@@ -355,6 +357,7 @@ class Component:
             self._departure.cancel()
             await asyncio.wait([self._departure])
         self._close_channels()
+        self.fencing.close()
         if self._driver is not None:
             self._driver.close()
         if self._engine is not None and not self.left.is_set():

@@ -12,15 +12,16 @@ Feeding is level-triggered: hints mean "read again", and so do a lost hint, a re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Protocol
 
 from bridge.coordinator.api import (
+    CancelFence,
     Effect,
     Fenced,
     FenceDone,
@@ -42,11 +43,11 @@ from bridge.coordinator.api import (
     Tick,
     WakeAt,
 )
-from bridge.fence_agent import Outcome
+from bridge.fence_agent import FenceOrder, Outcome
 from bridge.storage import RecordFile
 from bridge.switch import ProviderPort
 from membership.api import Engine, EngineEvent, Health, Rotation
-from vcs.config.model import ClusterConfig, NodeConfig
+from vcs.config.model import ClusterConfig
 from vcs.errors import SwitchError, VcsError
 from vcs.events import EventLog, boottime_ns
 from vcs.model import ProviderState, event_text
@@ -67,6 +68,9 @@ class Decider(Protocol):
 
     def handle(self, what: Input, now_ns: int, /) -> Sequence[Effect]: ...
 
+    def still_owed(self, nodeid: int, incarnation: int, /) -> bool:
+        """Is that incarnation to be fenced, as far as is known by now?"""
+
 
 class Channels(Protocol):
     """Batch channels (bridge/channel), as far as the driver knows them."""
@@ -79,7 +83,11 @@ class Channels(Protocol):
 
 
 class Fencer(Protocol):
-    def launch(self, node: NodeConfig) -> Future[Outcome]: ...
+    """What carries a fence out (bridge/fence_agent.py), as far as the driver knows it."""
+
+    def launch(self, order: FenceOrder, /) -> asyncio.Future[Outcome]: ...
+    def cancel(self, nodeid: int, incarnation: int, /) -> None: ...
+    def close(self) -> None: ...
 
 
 class SeatLost(VcsError):
@@ -142,6 +150,7 @@ class Driver:
             FinishGroup: self._finish_group,
             LeftGroup: self._left_group,
             LaunchFence: self._launch_fence,
+            CancelFence: self._cancel_fence,
             Fenced: self._tell_fenced,
             RenewLease: self._renew_lease,
             Freeze: self._freeze,
@@ -184,10 +193,12 @@ class Driver:
         self._pump()
 
     def close(self) -> None:
-        """Stop at once; nothing is called afterwards. Fences that run go on without us. Idempotent."""
+        """Stop at once; nothing is called afterwards. A fence that runs is called off: another node fences now. Idempotent."""
         if self._closed:
             return
         self._closed = True
+        if self._fencer is not None:
+            self._fencer.close()
         for timer in self._timers.values():
             timer.cancel()
         if self._hints_fd >= 0:
@@ -459,32 +470,29 @@ class Driver:
         self._on_notice(e)
 
     def _launch_fence(self, e: LaunchFence) -> None:
-        node = self._config.node(e.nodeid)
         key = (e.nodeid, e.incarnation)
         self._fences[key] = self._fences.get(key, 0) + 1
         if self._fences[key] > 1:
             return  # one call is enough; its result answers all
-        if self._fencer is None or node is None:
+        if self._fencer is None:
             self._fence_ended(e, Outcome(False, f"no fence agent is configured for node {e.nodeid}"))
             return
-        self._log.note("fence_launch", nodeid=e.nodeid, incarnation=f"{e.incarnation:x}")
-        self._fencer.launch(node).add_done_callback(lambda done: self._fence_thread_ended(e, done.result()))
+        order = FenceOrder(e.nodeid, e.incarnation, e.method, e.action, lambda: self._coordinator.still_owed(*key))
+        self._log.note("fence_launch", nodeid=e.nodeid, incarnation=f"{e.incarnation:x}", method=e.method)
+        self._fencer.launch(order).add_done_callback(lambda done: self._fence_ended(e, done.result()))
 
-    def _fence_thread_ended(self, e: LaunchFence, outcome: Outcome) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._fence_ended, e, outcome)
+    def _cancel_fence(self, e: CancelFence) -> None:
+        if self._fencer is not None:
+            self._fencer.cancel(e.nodeid, e.incarnation)
 
     def _fence_ended(self, e: LaunchFence, outcome: Outcome) -> None:
         if self._closed:
             return
-        self._log.note(
-            "fence_done",
-            nodeid=e.nodeid,
-            incarnation=f"{e.incarnation:x}",
-            ok=outcome.ok,
-            detail=outcome.detail,
-            ms=round(outcome.seconds * 1000),
-        )
+        done = Notice("fence_done", {
+            "nodeid": e.nodeid, "incarnation": f"{e.incarnation:x}", "ok": outcome.ok, "method": outcome.method, "detail": outcome.detail,
+            "ms": round(outcome.seconds * 1000), "steps": [asdict(step) for step in outcome.steps],
+        })  # fmt: skip
+        self._notice(done)
         for _ in range(self._fences.pop((e.nodeid, e.incarnation), 1)):
-            self._inputs.append(FenceDone(e.nodeid, e.incarnation, outcome.ok, outcome.detail))
+            self._inputs.append(FenceDone(e.nodeid, e.incarnation, outcome.ok, outcome.detail, outcome.method))
         self._pump()

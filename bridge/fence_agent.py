@@ -1,45 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Standard fence agents: a program that turns a node off, told what to do by ``name=value`` lines on its standard input.
+"""Fencing carried out: a method's devices, each by its standard fence agent (vcs/agents.py says what those are).
 
-The protocol is ClusterLabs' FenceAgentAPI: exit code 0 of ``off`` and ``reboot`` means done and verified, anything else means not
-done; ``status`` answers 0 for on, 2 for off; ``metadata`` prints XML with the actions and parameters. A time-out is a failure,
-never a success. After a successful ``off`` we ask for ``status`` and believe only "off", if the agent offers it.
+Exit code 0 of ``off`` and ``reboot`` means done and verified, anything else means not done; a time-out is a failure, never a success. After
+a successful ``off`` we ask for ``status`` and believe only "off", if the agent offers it. Several devices: all must have cut the node
+off before any is turned on again, or a machine with two power supplies would never lose power.
 
-Agents run in a thread of their own: neither an exec that hangs on a disk nor an agent that hangs on a network holds the event
-loop. No shell is involved, and the child gets a fixed environment, its own session, and none of our descriptors.
+What is decided here runs on the event loop; each call of an agent has a thread of its own, so that neither an exec that hangs on a disk
+nor an agent that hangs on a network holds the loop. Just before each call it is asked again whether the fence is still wanted
+(SAFETY S1), and a fence that is not ends at once, its agent with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
-import shutil
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from xml.etree import ElementTree
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 
 from bridge.storage import refuse_cluster_file_system
-from vcs.config.model import FencingConfig, NodeConfig
-from vcs.errors import VcsError
+from vcs import agents
+from vcs.agent_process import BadOption, Call, Stop, call
+from vcs.agents import FenceAgentError, Metadata, how, last_line, without_secrets
+from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, NodeConfig
 
-SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
-METADATA_TIMEOUT_S = 15.0
-REAP_S = 2.0
-"How long a killed agent may take to go before it is given up on (it hangs in the kernel)."
 STATUS_ON, STATUS_OFF = 0, 2
-DETAIL_MAX = 400
-"Of an agent's output, this much goes into logs (characters, the end of it)."
 
 
-class FenceAgentError(VcsError):
-    """The fence agent cannot be used as configured."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of an agent."""
 
-    exit_code = 78
+    device: str
+    action: str
+    ok: bool
+    ms: int
+    said: str = ""
+    "Its last line, or how it ended."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,193 +46,236 @@ class Outcome:
     detail: str
     "One line for people: what was done, or what went wrong."
     seconds: float = 0.0
+    method: str = ""
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
-    """What the agent says of itself. Names only: the rest is for people."""
+class FenceOrder:
+    """What is to be done to whom. ``still`` says whether that incarnation is still to be fenced."""
 
-    name: str
-    actions: frozenset[str]
-    parameters: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    code: int | None
-    "None: it did not end in time."
-    out: str
-    err: str
+    nodeid: int
+    incarnation: int
+    method: int = 0
+    "Index into the methods of the node."
+    action: str = ""
+    "off or reboot; empty: what is configured."
+    still: Callable[[], bool] = field(default=lambda: True, compare=False)
 
 
-def find(agent: str) -> str:
-    """Path of the executable that ``agent`` (a path or a name) means. Raises FenceAgentError."""
-    where = agent if "/" in agent else (shutil.which(agent, path=SEARCH) or "")
-    if not where:
-        raise FenceAgentError(
-            f"fence agent {agent!r} is not installed (looked in {SEARCH})",
-            "install its package (Debian: fence-agents) or give the path as fencing.agent",
-        )
-    if not os.path.isfile(where):
-        raise FenceAgentError(f"fence agent {where} does not exist", "correct fencing.agent")
-    if not os.access(where, os.X_OK):
-        raise FenceAgentError(f"fence agent {where} is not executable", f"chmod +x {where}")
-    refuse_cluster_file_system(where, "fence agent")
-    return os.path.abspath(where)
+class NotWanted(Exception):
+    """The fence is called off: nobody owes it any more."""
 
 
-def parse_metadata(text: str) -> Metadata:
-    """Raises ValueError if ``text`` is no agent's metadata."""
-    try:
-        root = ElementTree.fromstring(text.strip())
-    except ElementTree.ParseError as error:
-        raise ValueError(f"not XML: {error}") from None
-    if root.tag != "resource-agent":
-        raise ValueError(f"root element is <{root.tag}>, not <resource-agent>")
-
-    def names(path: str) -> frozenset[str]:
-        return frozenset(name for e in root.iterfind(path) if (name := e.get("name")))
-
-    return Metadata(root.get("name", ""), names("actions/action"), names("parameters/parameter"))
+class _Failed(Exception):
+    """A device did not do it; the text says why."""
 
 
-class FenceAgent:
-    """One configured agent. ``check()`` before the first use; ``fence()`` blocks, ``launch()`` does not."""
+class Fences:
+    """The devices of a configuration. ``check()`` before the first use."""
 
-    def __init__(self, config: FencingConfig) -> None:
+    def __init__(self, config: ClusterConfig) -> None:
         self._config = config
-        self._path = ""
-        self._metadata = Metadata("", frozenset(), frozenset())
-        self.action = config.options.get("action", "off").lower()
+        self._paths: dict[str, str] = {}
+        self.metadata: Mapping[str, Metadata] = {}
+        "Device -> what its agent says of itself."
+        self._running: dict[tuple[int, int], asyncio.Task[Outcome]] = {}
+        self._busy: dict[str, asyncio.Lock] = {}
+        self.before_launch: Callable[[], None] = lambda: None
+        "Whatever else uses the devices gives way."
 
-    @property
-    def path(self) -> str:
-        return self._path
+    async def check(self) -> None:
+        """Find all agents, read their metadata, compare the options. Up to 15 s; raises FenceAgentError with everything found."""
+        devices = list(self._config.devices.values())
+        found = await asyncio.gather(*(asyncio.to_thread(self._look, d) for d in devices))
+        self._paths = {d.name: path for d, (path, _) in zip(devices, found, strict=True)}
+        self.metadata = {d.name: metadata for d, (_, metadata) in zip(devices, found, strict=True)}
+        wrong = agents.findings(self._config, self.metadata)
+        if wrong:
+            raise FenceAgentError("; ".join(map(str, wrong)), "see `vcs config check`")
 
-    @property
-    def metadata(self) -> Metadata:
-        return self._metadata
+    @staticmethod
+    def _look(device: FenceDevice) -> tuple[str, Metadata]:
+        path = agents.find(device.agent)
+        refuse_cluster_file_system(path, "fence agent")
+        return path, agents.read_metadata(path)
 
-    def check(self) -> None:
-        """Find the agent and read its metadata. Blocks up to 15 s; raises FenceAgentError that names agent and remedy."""
-        if self.action not in ("off", "reboot"):
-            raise FenceAgentError(
-                f"fencing.options.action is {self.action!r}", "use off (the default) or reboot"
-            )
-        self._path = find(self._config.agent)
-        run = self._run({"action": "metadata"}, METADATA_TIMEOUT_S)
-        remedy = f"try: echo action=metadata | {self._path}"
-        if run.code != 0:
-            raise FenceAgentError(f"fence agent {self._path}: action=metadata {_how(run)}", remedy)
+    def path(self, device: str) -> str:
+        return self._paths.get(device, "")
+
+    # --- fencing ------------------------------------------------------------------------------------------------------
+
+    def launch(self, order: FenceOrder) -> asyncio.Task[Outcome]:
+        """Begin; the result is the outcome, never an exception. One order for an incarnation at a time."""
+        key = (order.nodeid, order.incarnation)
+        self.before_launch()
+        task = asyncio.get_running_loop().create_task(self._fence(order), name=f"fence-{order.nodeid}")
+        self._running[key] = task
+        task.add_done_callback(lambda done: self._running.pop(key, None) if self._running.get(key) is done else None)
+        return task
+
+    def cancel(self, nodeid: int, incarnation: int) -> None:
+        """That incarnation is not to be fenced any more: its running call is killed, no other begins."""
+        task = self._running.get((nodeid, incarnation))
+        if task is not None:
+            task.cancel()
+
+    def close(self) -> None:
+        """Nothing goes on without us: another node fences now."""
+        for task in list(self._running.values()):
+            task.cancel()
+
+    async def _fence(self, order: FenceOrder) -> Outcome:
+        node, began = self._config.node(order.nodeid), time.monotonic()
+        methods = self._config.fence_methods(order.nodeid)
+        if node is None or order.method >= len(methods):
+            return Outcome(False, f"no fence agent is configured for node {order.nodeid}")
+        work = _Work(self, node, methods[order.method], order)
         try:
-            self._metadata = parse_metadata(run.out)
-        except ValueError as error:
-            raise FenceAgentError(f"fence agent {self._path}: its metadata cannot be read: {error}", remedy) from None
-        if self.action not in self._metadata.actions:
-            has = ", ".join(sorted(self._metadata.actions)) or "none"
-            raise FenceAgentError(
-                f"fence agent {self._path} cannot {self.action!r} (its actions: {has})",
-                "choose another agent, or set fencing.options.action",
-            )
+            ok, detail = True, await work.run()
+        except _Failed as failure:
+            ok, detail = False, str(failure)
+        except (NotWanted, asyncio.CancelledError):
+            ok, detail = False, "called off: nobody waits for this fence any more"
+        except Exception as error:  # an agent must not be able to end this without an answer
+            ok, detail = False, str(error)
+        return Outcome(ok, detail, time.monotonic() - began, work.method.name, tuple(work.steps))
 
-    def options(self, node: NodeConfig, action: str) -> dict[str, str]:
-        """What the agent is told: the common options, the node's own on top, then action and node name."""
-        merged = {**self._config.options, **node.fence, "nodename": node.name, "action": action}
-        if not {"plug", "port"} & set(merged):
-            # Newer agents call it plug, older ones port; the node's name is the usual plug, as with other cluster managers.
-            for name in ("plug", "port"):
-                if name in self._metadata.parameters:
-                    merged[name] = node.name
-                    break
-        return merged
+    # --- one call -----------------------------------------------------------------------------------------------------
 
-    def fence(self, node: NodeConfig) -> Outcome:
-        """Turn ``node`` off and confirm it. Blocks at most the configured time-out; never raises."""
-        began = time.monotonic()
-        deadline = began + self._config.timeout_ms / 1000
+    def device(self, name: str) -> FenceDevice:
+        return self._config.devices[name]
+
+    async def ask(self, device: FenceDevice, method: FenceMethod, node: NodeConfig, action: str, timeout_s: float = 0.0) -> Call:
+        """One call of the device's agent about ``node``. Raises BadOption or OSError; cancelled: the agent dies."""
+        options = agents.call_options(device, method, node, self.metadata[device.name], action)
+        # A power strip serves one at a time; a second session would fail.
+        async with self._busy.setdefault(device.name, asyncio.Lock()) if device in self._config.fence_devices else contextlib.nullcontext():
+            found = await _threaded(self._paths[device.name], options, timeout_s or device.timeout_ms / 1000)
+        return Call(found.code, without_secrets(found.out, options), without_secrets(found.err, options), found.stopped)
+
+
+class _Work:
+    """One method on one node."""
+
+    def __init__(self, fences: Fences, node: NodeConfig, method: FenceMethod, order: FenceOrder) -> None:
+        self.fences, self.node, self.method, self.order = fences, node, method, order
+        self.steps: list[Step] = []
+
+    async def run(self) -> str:
+        """What was done, in words. Raises _Failed, NotWanted."""
+        devices = [self.fences.device(name) for name in self.method.devices]
+        if len(devices) == 1:
+            return await self._one(devices[0], self._action(devices[0]))
+        done: list[FenceDevice] = []
         try:
-            ok, detail = self._fence(node, deadline)
-        except Exception as error:  # an agent must not be able to end the thread without an answer
-            ok, detail = False, f"{self._path}: {error}"
-        return Outcome(ok, detail, time.monotonic() - began)
+            await self._each([self._off(d, done) for d in devices])
+        except BaseException:
+            # Power that is off for nothing would hold the node down for good; the next attempt begins anew.
+            await self._on_again(done)
+            raise
+        await self._on_again(done)
+        return f"{self.method.name}: all off" + (", then on" if any(self._action(d) == "reboot" for d in devices) else "")
 
-    def launch(self, node: NodeConfig) -> Future[Outcome]:
-        """``fence()`` in a thread of its own, begun at once."""
-        future: Future[Outcome] = Future()
-        work: Callable[[], None] = lambda: future.set_result(self.fence(node))  # noqa: E731
-        threading.Thread(target=work, name=f"fence-{node.name}", daemon=True).start()
-        return future
+    def _action(self, device: FenceDevice) -> str:
+        wanted = self.order.action or device.action
+        return wanted if wanted in self.fences.metadata[device.name].actions else device.action
 
-    def _fence(self, node: NodeConfig, deadline: float) -> tuple[bool, str]:
-        run = self._run(self.options(node, self.action), deadline - time.monotonic())
-        what = f"{self._path} action={self.action} for {node.name}"
-        if run.code != 0:
-            return False, f"{what}: {_how(run)}"
-        if self.action != "off" or "status" not in self._metadata.actions:
-            return True, f"{what}: done"
+    async def _each(self, calls: list[Coroutine[object, object, str]]) -> None:
+        if self.method.parallel:
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            return
+        for i, one in enumerate(calls):
+            try:
+                await one
+            except BaseException:
+                for rest in calls[i + 1 :]:
+                    rest.close()
+                raise
+
+    async def _off(self, device: FenceDevice, done: list[FenceDevice]) -> str:
+        said = await self._one(device, "off")
+        done.append(device)
+        return said
+
+    async def _on_again(self, devices: list[FenceDevice]) -> None:
+        """What a reboot owes after all is off. The node is fenced, so nothing here can make that undone."""
+        for device in devices:
+            if self._action(device) == "reboot":
+                with contextlib.suppress(_Failed, BadOption, OSError):
+                    await self._call(device, "on")
+
+    async def _one(self, device: FenceDevice, action: str) -> str:
+        """``action``, repeated as configured, and confirmed. Raises _Failed."""
+        if device.delay_ms:
+            await asyncio.sleep(device.delay_ms / 1000)
+        deadline = time.monotonic() + device.timeout_ms / 1000
+        for left in range(device.retries, -1, -1):
+            if not self.order.still():
+                raise NotWanted
+            ended = await self._call(device, action)
+            if ended.code == 0:
+                break
+            if not left:
+                raise _Failed(f"{device.name}: {last_line(ended) or how(ended)}")
+            deadline = time.monotonic() + device.timeout_ms / 1000
+        if action != "off" or "status" not in self.fences.metadata[device.name].actions:
+            return f"{device.name}: {action} done"
+        return await self._confirm(device, deadline)
+
+    async def _confirm(self, device: FenceDevice, deadline: float) -> str:
         left = deadline - time.monotonic()
         if left <= 0:
-            return False, f"{what}: done, but no time was left to confirm it"
-        status = self._run(self.options(node, "status"), left)
-        if status.code == STATUS_OFF:
-            return True, f"{what}: done, status is off"
-        if status.code == STATUS_ON:
-            return False, f"{what}: exit code 0, but its status is still on"
-        return False, f"{what}: exit code 0, but action=status {_how(status)}"
+            raise _Failed(f"{device.name}: off is done, but no time was left to confirm it")
+        ended = await self._call(device, "status", left)
+        if ended.code == STATUS_OFF:
+            return f"{device.name}: off, status is off"
+        if ended.code == STATUS_ON:
+            raise _Failed(f"{device.name}: off ended with exit code 0, but its status is still on")
+        raise _Failed(f"{device.name}: off ended with exit code 0, but action=status {how(ended)}")
 
-    def _run(self, options: dict[str, str], timeout_s: float) -> _Run:
-        """One call. Raises FenceAgentError for options that the protocol cannot carry, OSError if it cannot be executed."""
-        for name, value in options.items():
-            if not name or any(c in name for c in "= \t\n") or "\n" in value:
-                raise FenceAgentError(f"fence option {name!r} cannot be given to an agent")
-        text = "".join(f"{name}={value}\n" for name, value in options.items())
-        child = subprocess.Popen(
-            [self._path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": SEARCH, "LC_ALL": "C.UTF-8", "HOME": "/"},
-            cwd="/",
-            start_new_session=True,
-        )
-        # The whole cluster waits for it: before the busy file system's own processes, behind the daemons' real-time priority.
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, child.pid, -20)
-        with contextlib.suppress(OSError), open(f"/proc/{child.pid}/oom_score_adj", "w", encoding="ascii") as score:
-            score.write("0")  # our own protection is not for somebody else's program
-        code: int | None = None
-        out = err = b""
+    async def _call(self, device: FenceDevice, action: str, timeout_s: float = 0.0) -> Call:
+        began = time.monotonic()
+        ended = await self.fences.ask(device, self.method, self.node, action, timeout_s)
+        good = ended.code in ((STATUS_ON, STATUS_OFF) if action == "status" else (0,))
+        said = last_line(ended) if good else last_line(ended) or how(ended)
+        self.steps.append(Step(device.name, action, good, round((time.monotonic() - began) * 1000), said))
+        return ended
+
+
+async def _threaded(path: str, options: Mapping[str, str], timeout_s: float) -> Call:
+    """One call in a thread of its own. Its end wakes the loop by itself; cancelled: the call is called off and its end awaited."""
+    loop, stop = asyncio.get_running_loop(), Stop()
+    ended: asyncio.Future[Call] = loop.create_future()
+
+    def tell(found: Call | BaseException) -> None:
+        if ended.cancelled():
+            return
+        if isinstance(found, BaseException):
+            ended.set_exception(found)
+        else:
+            ended.set_result(found)
+
+    def work() -> None:
+        found: Call | BaseException
         try:
-            out, err = child.communicate(text.encode(), timeout=max(timeout_s, 0.01))
-            code = child.returncode
-        except subprocess.TimeoutExpired as expired:
-            err = expired.stderr or b""
-        finally:
-            _end(child)
-        return _Run(code, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+            found = call(path, options, timeout_s, stop)
+        except BaseException as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, found)
 
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a call, and close its pipes."""
-    if child.poll() is None:
-        # Not reaped yet, so its id, which is also its group's, cannot belong to anybody else.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(REAP_S)
-    for pipe in (child.stdin, child.stdout, child.stderr):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def _how(run: _Run) -> str:
-    """How a failed call ended, in words."""
-    said = " ".join((run.err.strip() or run.out.strip()).split())[-DETAIL_MAX:]
-    if run.code is None:
-        text = "did not end in time and was killed"
-    elif run.code < 0:
-        text = f"died of signal {-run.code}"
-    else:
-        text = f"ended with exit code {run.code}"
-    return f"{text}: {said}" if said else text
+    threading.Thread(target=work, name="fence", daemon=True).start()
+    try:
+        return await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(Exception):
+            await asyncio.shield(ended)
+        raise
+    finally:
+        if ended.done():
+            stop.close()

@@ -65,7 +65,7 @@ ALLOWED: list[tuple[str, tuple[str, ...]]] = [
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "pyroute2": ("vcs/netlink*.py",),
-    "asyncvarlink": ("vcs/control.py",),
+    "asyncvarlink": ("vcs/control*.py",),
     "prometheus_client": ("vcs/metrics.py", "tests/*"),
     "cryptography": ("membership/totem/aes.py", "tests/*"),
     "yaml": ("kmod/spec/*.py", "tests/*"),
@@ -80,6 +80,7 @@ IMPURE = {
 PURE = (
     "vcs/model.py", "vcs/errors.py", "membership/api.py", "membership/totem/*.py", "bridge/coordinator/*.py",
     "dlm_glue/plan.py", "dlm_glue/state.py", "dlm_glue/fold.py", "vcs/batch.py", "bridge/channel/order.py",
+    "bridge/failover.py", "bridge/fence_history.py", "vcs/failover.py",
 )  # fmt: skip
 DRIVERS: dict[str, str] = {
     "membership/totem/driver.py": "sockets, clock and tasks of the engine",
@@ -232,7 +233,7 @@ def places() -> Iterator[tuple[str, int, str]]:
             yield name, number, line
 
 
-HOSTS = ("www.kernel.org", "kernel.org", "www.gnu.org", "varlink.org", "www.freedesktop.org")
+HOSTS = ("www.kernel.org", "kernel.org", "www.gnu.org", "varlink.org", "www.freedesktop.org", "www.w3.org")
 "Hosts that a text may name: references for readers. The build fetches nothing by an address of its own."
 
 

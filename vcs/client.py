@@ -18,6 +18,7 @@ from vcs.errors import DaemonError
 RUN_DIR = "/run/vcs"
 SOCKET_PATH = f"{RUN_DIR}/vcs.sock"
 INTERFACE = "org.vcs.Cluster"
+FENCING = "org.vcs.Fencing"
 FAILED = f"{INTERFACE}.Failed"
 REPLY_MAX = 64 << 20
 "Bytes. A longer reply is no reply of vcsd."
@@ -121,6 +122,22 @@ class Client:
 
     def fence_ack(self, nodeid: int) -> None:
         self.call("FenceAck", {"nodeid": nodeid})
+
+    def fence_node(self, nodeid: int, action: str) -> None:
+        self.call(f"{FENCING}.Fence", {"nodeid": nodeid, "action": action})
+
+    def fence_methods(self) -> list[Json]:
+        return self._value(self.call(f"{FENCING}.Methods"), "methods", list)
+
+    def fence_devices(self, check: bool = False) -> list[Json]:
+        """What the last check said; with ``check`` all devices are asked first, which may take long."""
+        return self._value(self.call(f"{FENCING}.{'Check' if check else 'Devices'}", wait=check), "devices", list)
+
+    def fence_history(self) -> list[Json]:
+        return self._value(self.call(f"{FENCING}.History"), "fences", list)
+
+    def failovers(self) -> list[Json]:
+        return self._value(self.call(f"{FENCING}.Failovers"), "failovers", list)
 
     def open_channel(self, group: str, explicit: bool) -> int:
         """A batch channel of the group: the program's descriptor of it (vcs/channel.py makes use of it)."""

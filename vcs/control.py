@@ -24,7 +24,6 @@ from asyncvarlink import (
     AnnotatedResult,
     FileDescriptor,
     FileDescriptorArray,
-    TypedVarlinkErrorReply,
     VarlinkInterface,
     VarlinkInterfaceRegistry,
     VarlinkInterfaceServerProtocol,
@@ -35,6 +34,8 @@ from asyncvarlink import (
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 from vcs.client import INTERFACE, SOCKET_PATH
+from vcs.control_errors import Failed, failed, told
+from vcs.control_fencing import FencingBackend, FencingInterface
 from vcs.errors import DaemonError, VcsError
 from vcs.report import GroupReport, NodeReport, RingReport, StatusReport, WhyReport
 
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 Record = Mapping[str, object]
 
 
-class Backend(Protocol):
+class Backend(FencingBackend, Protocol):
     """What vcsd offers to the control socket. All are called on the event loop; a VcsError becomes the caller's error."""
 
     def status(self) -> StatusReport: ...
@@ -87,15 +88,6 @@ class Backend(Protocol):
         """What happened so far, and with ``follow`` what happens from then on. Closed when the caller goes away."""
 
 
-class Failed(TypedVarlinkErrorReply, interface=INTERFACE):
-    """The call was understood and refused: what is wrong, what to do about it (may be empty), how a command should exit."""
-
-    class Parameters:
-        message: str
-        remedy: str
-        exit_code: int
-
-
 _connection: contextvars.ContextVar["_Protocol"] = contextvars.ContextVar("connection")
 "The connection whose call is being served."
 
@@ -111,43 +103,43 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
     @varlinkmethod(return_parameter="status", allow_foreign=True)
     def Status(self) -> Any:
         """The cluster as this node sees it: provider, view, quorum, lease, fencing."""
-        with _told():
+        with told():
             return dict(self._backend.status())
 
     @varlinkmethod(return_parameter="nodes", allow_foreign=True)
     def Nodes(self) -> list[Any]:
         """Every configured node with its state."""
-        with _told():
+        with told():
             return list(self._backend.nodes())
 
     @varlinkmethod(return_parameter="groups", allow_foreign=True)
     def Groups(self) -> list[Any]:
         """Every group that this node is in, as the switch holds it."""
-        with _told():
+        with told():
             return list(self._backend.groups())
 
     @varlinkmethod(return_parameter="waits", allow_foreign=True)
     def Why(self) -> list[Any]:
         """What is waited for, on whom, and the remedy. Empty: nothing waits."""
-        with _told():
+        with told():
             return list(self._backend.why())
 
     @varlinkmethod(return_parameter="ring", allow_foreign=True)
     def Ring(self) -> Any:
         """What the engine knows of its ring: links, tokens, who has no round trip with whom, and why the configuration changed."""
-        with _told():
+        with told():
             return dict(self._backend.ring())
 
     @varlinkmethod(return_parameter="picture", allow_foreign=True)
     def Describe(self) -> Any:
         """The coordinator's whole picture, for dlm_glue's answers to dlm_tool. It changes with the version; read Status instead."""
-        with _told():
+        with told():
             return dict(self._backend.describe())
 
     @varlinkmethod(return_parameter="text")
     async def Metrics(self) -> str:
         """The state of this node as metrics, in the text format of Prometheus."""
-        with _told():
+        with told():
             return await self._backend.metrics()
 
     @varlinkmethod(allow_foreign=True, return_parameter="events", delay_generator=False)
@@ -158,7 +150,7 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
             async for batch in _batches(source, _connection.get().gone, follow):
                 yield AnnotatedResult({"events": batch}, continues=True)  # type: ignore[misc]
         except VcsError as error:
-            raise _failed(error) from error
+            raise failed(error) from error
         finally:
             await _close(source)
         yield AnnotatedResult({"events": []})  # type: ignore[misc]
@@ -166,37 +158,37 @@ class _Cluster(VarlinkInterface, name=INTERFACE):
     @varlinkmethod
     async def Leave(self) -> None:
         """Leave the cluster cleanly. Answers when it is done; refused while groups hold this node."""
-        with _told():
+        with told():
             await self._backend.leave()
 
     @varlinkmethod
     async def ExpectVotes(self, *, votes: int) -> None:
         """Expect so many votes from now on, in the whole cluster. Votes of nodes that are known to be dead can go for it."""
-        with _told():
+        with told():
             await self._backend.expect_votes(votes)
 
     @varlinkmethod
     async def Maintenance(self, *, for_ms: int, reason: str = "") -> None:
         """Freeze fencing and resets in the whole cluster for so long, at most 24 hours; 0 ends it."""
-        with _told():
+        with told():
             await self._backend.maintenance(for_ms, reason)
 
     @varlinkmethod
     async def ShutDown(self) -> None:
         """Every node leaves, one after the other. Refused while a node is in a group or must be fenced: they are named."""
-        with _told():
+        with told():
             await self._backend.shut_down()
 
     @varlinkmethod
     def FenceAck(self, *, nodeid: int) -> None:
         """State that a failed node is off, on your own responsibility: its locks are given to others."""
-        with _told():
+        with told():
             self._backend.fence_ack(nodeid)
 
     @varlinkmethod(return_parameter="channel")
     def OpenChannel(self, *, group: str, explicit: bool = False) -> FileDescriptor:
         """A batch channel of a group that this node is in: a packet socket (vcs/batch.py), whose descriptor comes with the reply."""
-        with _told():
+        with told():
             return FileDescriptor(self._backend.open_channel(group, explicit), should_close=True)
 
 
@@ -231,19 +223,6 @@ async def _close(source: AsyncIterator[Record]) -> None:
     close = getattr(source, "aclose", None)
     if close is not None:
         await close()
-
-
-def _failed(error: VcsError) -> Failed:
-    return Failed(message=error.message, remedy=error.remedy, exit_code=error.exit_code)
-
-
-@contextlib.contextmanager
-def _told() -> Any:
-    """A VcsError inside becomes the reply; anything else is our bug: the library logs it and answers with an internal error."""
-    try:
-        yield
-    except VcsError as error:
-        raise _failed(error) from error
 
 
 class _Protocol(VarlinkInterfaceServerProtocol):
@@ -320,6 +299,7 @@ class ControlServer:
             VarlinkServiceInterface("Virtual Cluster Switch", "vcsd", version, "", self._registry)
         )
         self._registry.register_interface(_Cluster(backend))
+        self._registry.register_interface(FencingInterface(backend))
         self._listener: socket.socket | None = None
         self._connections: dict[VarlinkTransport, _Protocol] = {}
 

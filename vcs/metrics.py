@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 from vcs.config.rules import endpoint
 from vcs.errors import DaemonError
-from vcs.report import GroupReport, NodeReport, PeerReport, RingReport, StatusReport
+from vcs.report import DeviceReport, GroupReport, NodeReport, PeerReport, RingReport, StatusReport
 
 STATES = ("operational", "gather", "commit", "recovery")
 REUSE_S = 1.0
@@ -45,6 +45,7 @@ class Snapshot:
     nodes: Sequence[NodeReport]
     groups: Sequence[GroupReport]
     ring: RingReport | None
+    devices: Sequence[DeviceReport] = ()
 
 
 class _Collector:
@@ -113,6 +114,9 @@ def _node(of: Snapshot) -> Iterable[Metric]:
               [((n["name"], n["state"]), 1) for n in of.nodes])
     yield _by(GaugeMetricFamily, "vcs_fencing_pending", "Failed nodes that nobody has made sure of yet.",
               ("peer", "state"), [((f["name"], f["state"]), 1) for f in status.get("fencing", [])])
+    names = {n["nodeid"]: n["name"] for n in of.nodes}
+    yield _by(GaugeMetricFamily, "vcs_fence_device_up", "1 if the fence device answered when it was asked last.", ("device", "peer"),
+              [((d["device"], names.get(d["nodeid"], str(d["nodeid"]))), int(d["ok"])) for d in of.devices])
     yield _by(GaugeMetricFamily, "vcs_group_stopped", "1 while a group of this node is in no finished event.",
               ("group", "level"), [((g["name"], g["level"]), int(g["phase"] != "finish")) for g in of.groups])
 

@@ -74,6 +74,69 @@ class FencingReport(TypedDict):
     "Groups that wait for it."
 
 
+class FenceAttempt(TypedDict):
+    """One method, tried once."""
+
+    by: int
+    "Nodeid of who tried."
+    began_ns: int
+    "CLOCK_REALTIME of the node that is asked, as all times of these reports."
+    ms: float | None
+    "None: it runs."
+    ok: bool
+    method: str
+    detail: str
+    steps: list[dict[str, object]]
+    "What each device did; known to the node that tried."
+
+
+class FenceReport(TypedDict):
+    """One fence, from the moment that it was owed: `vcs fence history`."""
+
+    nodeid: int
+    incarnation: str
+    owed_ns: int
+    ended_ns: int
+    "0: it is still owed."
+    ms: float
+    why: str
+    groups: list[str]
+    result: str
+    "owed, fenced (by a device or its own lease), or ended (it is back as another incarnation, or a person said that it is off)."
+    by: int
+    method: str
+    how: str
+    attempts: list[FenceAttempt]
+
+
+class DeviceReport(TypedDict):
+    """What the last check of a fence device said, at this node."""
+
+    device: str
+    agent: str
+    nodeid: int
+    "For which node it was asked; where devices differ by options of the nodes."
+    ok: bool
+    detail: str
+    action: str
+    checked_ns: int
+    "CLOCK_BOOTTIME."
+    took_ms: float
+    since_ns: int
+    "Since when it has answered like this (CLOCK_BOOTTIME)."
+
+
+class MethodReport(TypedDict):
+    """One way to fence a node: `vcs fence list`."""
+
+    nodeid: int
+    priority: int
+    devices: list[str]
+    parallel: bool
+    actions: list[str]
+    agents: list[str]
+
+
 class DaemonReport(TypedDict):
     pid: int
     version: str
@@ -147,8 +210,12 @@ class WhyReport(TypedDict):
     "Whom it waits for: nodes, a person, a process."
     remedy: str
     "What to do, empty when waiting is all there is to do."
+    condition: NotRequired[str]
+    "When the remedy may be used."
     since_ms: NotRequired[int]
     "How long it has waited."
+    limit_ms: NotRequired[int]
+    "When it ends by itself, from now."
 
 
 class LinkReport(TypedDict):

@@ -30,6 +30,7 @@ class FenceDone:
     incarnation: int
     ok: bool
     detail: str
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,19 @@ class LeftGroup:
 
 @dataclass(frozen=True, slots=True)
 class LaunchFence:
-    """Fence (nodeid, boot incarnation) now, with the configured agent. Exactly one FenceDone answers."""
+    """Fence (nodeid, boot incarnation) now, by that one of its configured methods. Exactly one FenceDone answers."""
+
+    nodeid: int
+    incarnation: int
+    method: int = 0
+    "Index into the methods of the node."
+    action: str = ""
+    "off or reboot; empty: what is configured."
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFence:
+    """Nobody owes that incarnation a fence any more: a call that runs is called off (SAFETY S1)."""
 
     nodeid: int
     incarnation: int
@@ -170,6 +183,7 @@ class Notice:
 
 
 Effect = (
-    Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence | Fenced | RenewLease | Freeze | Persist
+    Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence
+    | CancelFence | Fenced | RenewLease | Freeze | Persist
     | WakeAt | LeaveDone | RestartReady | Notice
 )

@@ -14,6 +14,7 @@ from bridge.coordinator.messages import (
     Ack,
     Body,
     Expect,
+    FenceNode,
     FenceResult,
     FenceRetry,
     Forgiven,
@@ -42,7 +43,7 @@ def apply(state: State, sender: Processor, body: Body, regular: bool, notes: lis
     if node is None or (node.boot, node.engine) != (sender.boot, sender.engine):
         return False
     if isinstance(body, FenceResult):
-        return fencing.result(state, sender.nodeid, (body.nodeid, body.boot), body.attempt, body.ok, body.detail, notes)
+        return fencing.result(state, sender.nodeid, (body.nodeid, body.boot), body.attempt, body.ok, body.detail, body.method, notes)
     if isinstance(body, FenceRetry):
         return fencing.retry(state, sender.nodeid, (body.nodeid, body.boot), body.attempt, notes)
     if isinstance(body, NodeOff):
@@ -81,6 +82,8 @@ def _of_member(state: State, sender: Processor, body: Body, regular: bool, notes
 
 def _ordered(state: State, sender: Processor, body: Body, notes: list[Notice]) -> bool:
     """What an administrator wants, and what follows from it."""
+    if isinstance(body, FenceNode):
+        return fencing.order(state, sender.nodeid, body.nodeid, body.action, notes)
     if isinstance(body, VoteDrop):
         return ballot.withdraw(state, body.nodeid, body.boot, notes)
     if isinstance(body, Expect):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from bridge.coordinator import detached, explain, merge, messages, persist, quorum
+from bridge.coordinator import detached, edges, explain, merge, messages, persist, quorum
 from bridge.coordinator.api import (
     Command,
     Effect,
@@ -212,7 +212,7 @@ class Coordinator:
     def _fence_done(self, event: FenceDone) -> None:
         key = (event.nodeid, event.incarnation)
         attempt = max((a for n, b, a in self.feed.launched if (n, b) == key), default=0)
-        self.feed.results[key] = FenceResult(*key, attempt, event.ok, event.detail)
+        self.feed.results[key] = FenceResult(*key, attempt, event.ok, event.detail, event.method)
 
     def _leave_cluster(self) -> None:
         held = sorted(self.feed.switch or {})
@@ -234,8 +234,8 @@ class Coordinator:
         reports = tuple(map(detached.report, sorted((self.feed.switch or {}).values(), key=lambda g: g.name)))
         return Exchange(
             ring=self.ring, has_state=has_state, primary=self.state.primary, version=self.state.version,
-            digest=self.state.digest() if has_state else "", can_fence=bool(self.config.fencing.agent),
-            leaving=self.feed.leave_wanted, groups=reports,
+            digest=self.state.digest() if has_state else "", leaving=self.feed.leave_wanted, groups=reports,
+            can_fence=self.config.fences, fences=tuple(n.id for n in self.config.nodes if self.config.fence_methods(n.id)),
             record=None if has_state or self._record is None else persist.value(self._record), acked=tuple(sorted(self.acked)),
             self_fence=self.self_fence.row,
             gasps=tuple(v for pair in sorted(self.gasps.items()) for v in pair),
@@ -299,6 +299,7 @@ class Coordinator:
         except Exception as error:
             self._reject("merge", error)
             return
+        notes += edges.between(state, trial)
         self.state, self.mode = trial, Mode.PRIMARY
         self.acked.clear()
         self.gasps.clear()
@@ -329,6 +330,7 @@ class Coordinator:
             self.feed.out.extend(notes)
             return
         self.feed.vain.clear()
+        notes += edges.between(self.state, trial, sender.nodeid)
         trial.version += 1
         self.state = trial
         self.feed.out.extend(notes)
@@ -379,14 +381,18 @@ class Coordinator:
             elif self.mode is Mode.PRIMARY:
                 self.feed.say(body)
 
+    def still_owed(self, nodeid: int, boot: int) -> bool:
+        """Asked just before each call of an agent (SAFETY S1): it may be back as another incarnation, or others have fenced it."""
+        return (nodeid, boot) in self.state.obligations and all(m.boot == boot for m in self.members if m.nodeid == nodeid)
+
     # --- pictures -------------------------------------------------------------------------------------------------------------
     def describe(self) -> dict[str, object]:
         """JSON-able picture for `vcs status`, `vcs nodes`, `vcs groups`."""
         return explain.describe(self)
 
-    def why(self) -> list[dict[str, object]]:
+    def why(self, now_ns: int = 0) -> list[dict[str, object]]:
         """What is waited for, on whom, in words."""
-        return explain.why(self)
+        return explain.why(self, now_ns)
 
 
 def _refusal(notes: list[Notice]) -> str:

@@ -3,22 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bridge.coordinator import groups, quorum
-from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, RETRY, GroupRec, Obligation
-from vcs.model import Phase, event_text
+from bridge.coordinator import groups, methods, quorum, waits
+from bridge.coordinator.state import FAILED, LEFT
 
 if TYPE_CHECKING:
     from bridge.coordinator.core import Coordinator
-
-
-def _names(c: Coordinator, nodeids: list[int]) -> str:
-    texts = []
-    for nodeid in nodeids:
-        node = c.config.node(nodeid)
-        texts.append(f"{node.name} (node {nodeid})" if node else f"node {nodeid}")
-    return ", ".join(texts)
 
 
 def describe(c: Coordinator) -> dict[str, object]:
@@ -43,7 +34,8 @@ def describe(c: Coordinator) -> dict[str, object]:
         "obligations": [
             {
                 "nodeid": o.nodeid, "incarnation": o.boot, "groups": sorted(o.groups), "everything": o.everything,
-                "phase": o.phase, "failed_attempts": o.attempt, "fencer": o.fencer, "detail": o.detail,
+                "phase": o.phase, "failed_attempts": o.attempt, "failed": dict(o.failed), "fencer": o.fencer, "detail": o.detail,
+                "method": methods.name(c.config, o.nodeid, methods.of(c.config, o.nodeid, o.attempt)[0]), "action": o.action,
                 "self_fence_at_ns": c.feed.leases.at.get(o.key, 0),
             }
             for _, o in sorted(state.obligations.items())
@@ -76,10 +68,6 @@ def _maintenance(c: Coordinator) -> dict[str, object] | None:
     return {"reason": held.reason, "by": held.by, "for_ms": held.for_ms, "left_ms": left}
 
 
-def _item(what: str, text: str, waits_for: str, on: list[Any], group: str = "", event: int = 0) -> dict[str, object]:
-    return {"what": what, "group": group, "event": event, "waits_for": waits_for, "on": on, "text": text}
-
-
 def awaited(c: Coordinator, nodeid: int) -> bool:
     """Something here waits until that node is off: an obligation, its vote, or a cold start. While no picture is settled: yes."""
     if c.mode.value != "primary":
@@ -89,95 +77,7 @@ def awaited(c: Coordinator, nodeid: int) -> bool:
         node is not None and node.status == FAILED and not node.dead)
 
 
-def why(c: Coordinator) -> list[dict[str, object]]:
-    """Everything that is waited for, most general first. Empty: nothing is."""
-    items = _component(c)
-    if c.mode.value == "primary":
-        items += [_obligation(c, o) for _, o in sorted(c.state.obligations.items())]
-        for _, group in sorted(c.state.groups.items()):
-            items += _group(c, group)
-        me = c.state.nodes.get(c.local.nodeid)
-        if me is not None and me.status == FAILED:
-            text = "this node has failed: what it ran outlived its membership, and it gets no start; it must be reset or fenced"
-            items.insert(0, _item("failed", text, "fence", [c.local.nodeid]))
-    return items
-
-
-def _component(c: Coordinator) -> list[dict[str, object]]:
-    mode = c.mode.value
-    if mode == "start":
-        return [_item("engine", "the membership engine has not delivered a configuration yet", "configuration", [])]
-    if not c.regular:
-        return [_item("engine", "the membership is changing: a new configuration is being formed", "configuration", [])]
-    if mode == "collect":
-        if c.feed.switch is None:
-            return [_item("switch", "the local switch has not been read yet", "switch", [c.local.nodeid])]
-        absent = sorted({m.nodeid for m in c.members} - set(c.present))
-        odd = "".join(f"; {_names(c, [n])} cannot be understood: {c.foreign[n]}" for n in absent if n in c.foreign)
-        return [_item("merge", f"waiting for {_names(c, absent)} to say what they bring into ring {c.ring}{odd}", "exchange", [*absent])]
-    if mode == "snapshot":
-        return [_item("merge", "the cluster's state is on its way to those who lack it", "snapshot", [])]
-    if mode == "waiting":
-        absent = sorted({n.id for n in c.config.nodes} - {m.nodeid for m in c.members} - c.acked - c.off)
-        text = (
-            f"cold start: waiting until {_names(c, absent)} has been seen; if it is certainly off, "
-            f"say so with: vcs fence ack {absent[0] if absent else 'NODE'}"
-        )
-        return [_item("waiting_for_all", text, "nodes", [*absent])]
-    if mode == "inquorate":
-        absent = sorted({n.id for n in c.config.nodes} - {m.nodeid for m in c.members})
-        text = (
-            f"no quorum: {c.votes.present} of {c.votes.expected} votes are here and {c.votes.needed} are needed; "
-            f"not here: {_names(c, absent) or 'nobody'}"
-        )
-        return [_item("quorum", text, "votes", [*absent])]
-    return []
-
-
-def _obligation(c: Coordinator, o: Obligation) -> dict[str, object]:
-    victim = _names(c, [o.nodeid])
-    if o.phase == LAUNCHED:
-        text = f"{victim} must be fenced; {_names(c, [o.fencer])} is doing it"
-    elif o.phase == RETRY:
-        text = (
-            f"{victim} must be fenced; attempt {o.attempt} failed ({o.detail}); {_names(c, [o.fencer])} tries again after a pause; "
-            f"when it is certainly off: vcs fence ack {o.nodeid}"
-        )
-    elif o.key in c.feed.leases.at:
-        wait_s = c.state.nodes[o.nodeid].self_fence.wait_ms(c.config.lease.margin_ms) / 1000
-        text = (
-            f"{victim} must be fenced: it resets itself when its lease runs out, which is certain {wait_s:g} s after it was missed; "
-            f"when it is certainly off: vcs fence ack {o.nodeid}"
-        )
-    else:
-        text = f"{victim} must be fenced and nobody here can; when it is certainly off: vcs fence ack {o.nodeid}"
-    return _item("fence", text, "fence", [o.nodeid])
-
-
-def _group(c: Coordinator, g: GroupRec) -> list[dict[str, object]]:
-    event = event_text(g.event)
-    if g.changed:
-        return [_item("group", f"{g.name}: its membership changed; the next quorate configuration makes a new event", "configuration",
-                      [], g.name, g.event)]
-    if g.phase == Phase.STOP:
-        return _stop(c, g, event)
-    if g.phase == Phase.START:
-        late = sorted(set(g.members) - g.start_acks)
-        text = f"{g.name}: event {event} waits for {_names(c, late)} to recover"
-        return [_item("group", text, "start_ack", [*late], g.name, g.event)]
-    return []
-
-
-def _stop(c: Coordinator, g: GroupRec, event: str) -> list[dict[str, object]]:
-    items = []
-    late = sorted(set(g.stoppers) - g.stop_acks)
-    if late:
-        items.append(_item("group", f"{g.name}: event {event} waits for {_names(c, late)} to stop", "stop_ack", [*late], g.name, g.event))
-    for o in c.state.blocking(g.name):
-        text = f"{g.name}: event {event} waits until {_names(c, [o.nodeid])} is fenced"
-        items.append(_item("group", text, "fence", [o.nodeid], g.name, g.event))
-    lower = [h.name for h in groups.lower_unfinished(c.state, g)]
-    if lower:
-        text = f"{g.name}: event {event} waits for the lower level to finish: {', '.join(sorted(lower))}"
-        items.append(_item("group", text, "lower_level", sorted(lower), g.name, g.event))
-    return items
+def why(c: Coordinator, now_ns: int = 0) -> list[dict[str, object]]:
+    """Everything that is waited for, most general first, as rows. ``now_ns``: 0 means the time of the last input."""
+    at = max(now_ns, c.now_ns)
+    return [wait.row(at) for wait in waits.of(c, at)]

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from bridge.coordinator import ballot, orders, persist
+from bridge.coordinator import ballot, methods, orders, persist
 from bridge.coordinator.api import (
+    CancelFence,
     Effect,
     Fenced,
     FinishGroup,
@@ -197,6 +198,8 @@ class Feeder:
 
     # --- fencing ------------------------------------------------------------------------------------------------------------
     def _fences(self, state: State, now_ns: int) -> None:
+        for nodeid, boot in sorted({k[:2] for k in self.launched} - state.obligations.keys()):
+            self.out.append(CancelFence(nodeid, boot))
         self.results = {k: r for k, r in self.results.items() if k in state.obligations}
         self.launched = {k for k in self.launched if k[:2] in state.obligations}
         # Self-fencing goes on beside whatever else is tried; the lowest member speaks for all.
@@ -209,24 +212,22 @@ class Feeder:
             result = self.results.get(obligation.key)
             if result is not None and (result.ok or result.attempt == obligation.attempt):
                 self.say(result)
-            elif obligation.fencer == self.local.nodeid:
+            else:
                 self._fence(obligation, now_ns)
 
     def _fence(self, obligation: Obligation, now_ns: int) -> None:
         key = (obligation.nodeid, obligation.boot, obligation.attempt)
-        if obligation.phase == LAUNCHED and key not in self.launched:
+        mine = obligation.fencer == self.local.nodeid
+        method, pause_ms = methods.of(self.config, obligation.nodeid, obligation.attempt)
+        if not obligation.attempt:
+            pause_ms = self.config.quorum.fence_delay_ms  # the slower one of two nodes (SAFETY S12)
+        if obligation.phase == LAUNCHED and mine and key not in self.launched:
             self.launched.add(key)
-            self.out.append(LaunchFence(obligation.nodeid, obligation.boot))
+            self.out.append(LaunchFence(obligation.nodeid, obligation.boot, method, obligation.action))
         elif obligation.phase == RETRY:
-            at = self.retry_at.setdefault(key, now_ns + self._backoff_ns(obligation.attempt))
-            if now_ns >= at:
+            at = self.retry_at.setdefault(key, now_ns + pause_ms * MS)  # everybody's: for people who ask here
+            if now_ns >= at and mine:
                 self.say(FenceRetry(*key))
-
-    def _backoff_ns(self, attempt: int) -> int:
-        if not attempt:
-            return self.config.quorum.fence_delay_ms * MS  # the slower one of two nodes (SAFETY S12)
-        fencing = self.config.fencing
-        return min(fencing.retry_ms << min(attempt - 1, 16), fencing.retry_max_ms) * 1_000_000
 
     # --- maintenance ------------------------------------------------------------------------------------------------------
     def maintained(self, serial: int, for_ms: int, now_ns: int, evidence_ns: int) -> None:

@@ -24,6 +24,9 @@ from bridge.coordinator.state import (
 
 ATTEMPTS_MAX = 1 << 20
 "Where the count of failed calls stops growing."
+DETAIL_MAX = 200
+"So much of what an agent said goes to all nodes (characters)."
+METHOD_MAX, METHODS_MAX = 100, 16
 
 
 def owe(state: State, obligation: Obligation, notes: list[Notice], why: str) -> None:
@@ -54,7 +57,9 @@ def fail_node(
         owe(state, obligation, notes, why)
 
 
-def discharge(state: State, key: tuple[int, int], how: str, notes: list[Notice], mark: bool = True) -> None:
+def discharge(
+    state: State, key: tuple[int, int], how: str, notes: list[Notice], mark: bool = True, by: int = 0, method: str = ""
+) -> None:
     """The obligation is met. ``mark``: every switch is to mark the incarnation as fenced."""
     if state.obligations.pop(key, None) is None:
         return
@@ -63,25 +68,55 @@ def discharge(state: State, key: tuple[int, int], how: str, notes: list[Notice],
         if node is not None and key[1] in (0, node.boot):
             node.dead = True
         state.discharged = [*state.discharged, (key[0], key[1], how)][-DISCHARGED_MAX:]
-    notes.append(Notice("fence_result", {"nodeid": key[0], "incarnation": key[1], "ok": True, "how": how}))
+    notes.append(Notice("fence_result", {"nodeid": key[0], "incarnation": key[1], "ok": True, "how": how, "by": by, "method": method}))
 
 
-def result(state: State, sender: int, key: tuple[int, int], attempt: int, ok: bool, detail: str, notes: list[Notice]) -> bool:
+def result(
+    state: State, sender: int, key: tuple[int, int], attempt: int, ok: bool, detail: str, method: str, notes: list[Notice]
+) -> bool:
     """An ordered result. A success is true whoever launched it and whenever: that incarnation is dead."""
     held = state.obligations.get(key)
     if held is None:
         return False
     if ok:
-        discharge(state, key, detail or f"fenced by node {sender}", notes)
+        discharge(state, key, detail or f"fenced by node {sender}", notes, by=sender, method=method)
         return True
     if held.phase != LAUNCHED or held.fencer != sender or held.attempt != attempt:
         return False
     held.attempt = min(held.attempt + 1, ATTEMPTS_MAX)
-    held.phase, held.fencer, held.fencer_engine, held.detail = PENDING, 0, 0, detail[:200]
+    held.phase, held.fencer, held.fencer_engine, held.detail, held.method = PENDING, 0, 0, detail[:DETAIL_MAX], method[:METHOD_MAX]
+    if held.method in held.failed or len(held.failed) < METHODS_MAX:
+        held.failed[held.method] = min(held.failed.get(held.method, 0) + 1, ATTEMPTS_MAX)
     notes.append(Notice("fence_result", {
-        "nodeid": key[0], "incarnation": key[1], "ok": False, "by": sender, "attempt": held.attempt, "detail": detail[:200],
+        "nodeid": key[0], "incarnation": key[1], "ok": False, "by": sender, "attempt": held.attempt, "method": held.method,
+        "detail": held.detail,
     }))
     return True
+
+
+def order(state: State, sender: int, nodeid: int, action: str, notes: list[Notice]) -> bool:
+    """An administrator wants ``nodeid`` fenced (`vcs fence NODE`). It fails now, if it has not yet; its groups wait for the fence."""
+    node = state.nodes.get(nodeid)
+    if node is None or action not in ("", "off", "reboot"):
+        return _refused(notes, f"there is no node {nodeid}" if node is None else f"{action!r} fences nobody")
+    if state.maintenance is not None:
+        return _refused(notes, "maintenance: nobody is fenced before it ends; see `vcs maintenance`")
+    if not candidates(state, nodeid):
+        return _refused(notes, f"nobody here has a fence device for node {nodeid}")
+    if any(k[0] == nodeid for k in state.obligations):
+        return _refused(notes, f"node {nodeid} is being fenced already; see `vcs why`")
+    why = f"ordered by an administrator at node {sender}"
+    if node.status == MEMBER:
+        fail_node(state, nodeid, notes, why)
+    owe(state, Obligation(nodeid, node.boot, action=action, by=sender), notes, why)
+    held = state.obligations[nodeid, node.boot]
+    held.action, held.by = action, sender
+    return True
+
+
+def _refused(notes: list[Notice], why: str) -> bool:
+    notes.append(Notice("command_refused", {"what": "fence", "why": why}))
+    return False
 
 
 def _launched(obligation: Obligation, notes: list[Notice]) -> None:
@@ -118,9 +153,13 @@ def off(state: State, nodeid: int, notes: list[Notice]) -> bool:
 
 def candidates(state: State, target: int) -> list[int]:
     """Who can fence ``target``: sound members first of all; nodes that owe a fence themselves only when nobody else is there."""
-    able = [n for n in state.ring_members if n != target and state.nodes[n].can_fence]
+    able = [n for n in state.ring_members if n != target and _has_device(state.nodes[n], target)]
     sound = [n for n in able if state.nodes[n].status == MEMBER]
     return sorted(sound or [n for n in able if state.nodes[n].status == FAILED])
+
+
+def _has_device(node: Node, target: int) -> bool:
+    return node.can_fence and (not node.fences or target in node.fences)
 
 
 def decide(state: State, notes: list[Notice]) -> None:

@@ -221,6 +221,7 @@ def _meet(
         _admit(state, nodeid, node, who, obligation, notes)
     node.boot, node.engine, node.can_fence, node.dead = who.boot, who.engine, said.can_fence, False
     node.self_fence = announced(said.self_fence)
+    node.fences = said.fences
 
 
 def _settle_old(state: State, nodeid: int, node: Node, member: Present, notes: list[Notice]) -> None:

@@ -63,6 +63,8 @@ class Exchange:
     "Of the sender's lease: lease, grace, watchdog (ms; lease.py)."
     gasps: tuple[int, ...] = ()
     "Processes whose last gasp this member heard: nodeid, engine incarnation, one after the other (SAFETY S16)."
+    fences: tuple[int, ...] = ()
+    "Nodeids that the sender has a fence device for."
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,15 @@ class FenceResult:
     attempt: int
     ok: bool
     detail: str
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceNode:
+    """An administrator wants the node fenced, whether it has failed or not. ``action``: off or reboot; empty: as configured."""
+
+    nodeid: int
+    action: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +230,12 @@ class Forgiven:
 
 
 Body = (
-    Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop | Expect
-    | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven
+    Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceNode | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop
+    | Expect | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven
 )
 _TYPES: Final[dict[str, type[Any]]] = {
     "exchange": Exchange, "snapshot": Snapshot, "join": Join, "leave": Leave, "ack": Ack, "node_leave": NodeLeave,
-    "fence_result": FenceResult, "fence_retry": FenceRetry, "node_off": NodeOff, "overdue": Overdue,
+    "fence_result": FenceResult, "fence_retry": FenceRetry, "fence_node": FenceNode, "node_off": NodeOff, "overdue": Overdue,
     "vote_agree": VoteAgree, "vote_drop": VoteDrop, "expect": Expect,
     "maintenance_on": MaintenanceOn, "maintenance_off": MaintenanceOff, "thawed": Thawed, "shut_down": ShutDown, "orphaned": Orphaned,
     "restarting": Restarting, "absence_over": AbsenceOver, "forgiven": Forgiven,

@@ -52,6 +52,8 @@ class Node:
     frozen_ms: int = 0
     self_fence: SelfFence = UNARMED
     "What this boot announced of its lease."
+    fences: tuple[int, ...] = ()
+    "Whom it has a device for, as it said itself."
 
     def copy(self) -> Node:
         return replace(self)
@@ -133,6 +135,14 @@ class Obligation:
     frozen: int = 0
     "The node failed under this maintenance, so for ``frozen_ms`` from then on its lease proves nothing."
     frozen_ms: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    "Method -> how often it has failed."
+    method: str = ""
+    "The one that ``detail`` is about."
+    action: str = ""
+    "off or reboot, when an administrator has ordered this fence; empty: what is configured."
+    by: int = 0
+    "Nodeid of where it was ordered."
 
     @property
     def key(self) -> tuple[int, int]:
@@ -143,7 +153,8 @@ class Obligation:
 
     def copy(self) -> Obligation:
         return Obligation(self.nodeid, self.boot, dict(self.groups), self.everything, self.phase, self.attempt, self.fencer,
-                          self.fencer_engine, self.launched, self.detail, self.frozen, self.frozen_ms)
+                          self.fencer_engine, self.launched, self.detail, self.frozen, self.frozen_ms,
+                          dict(self.failed), self.method, self.action, self.by)
 
 
 @dataclass(slots=True)
@@ -259,7 +270,7 @@ def _boots(rows: list[list[int]]) -> dict[int, int]:
 
 def node_to_json(node: Node) -> list[Any]:
     return [node.status, node.boot, node.engine, node.can_fence, node.votes, node.voter, node.dead,
-            node.frozen, node.frozen_ms, list(node.self_fence.row)]
+            node.frozen, node.frozen_ms, list(node.self_fence.row), list(node.fences)]
 
 
 def node_from_json(row: list[Any]) -> Node:
@@ -267,7 +278,7 @@ def node_from_json(row: list[Any]) -> Node:
     votes, voter, dead, frozen, frozen_ms = row[4:9] if len(row) > 8 else (1, row[0] != LEFT, False, 0, 0)
     self_fence = announced(row[9]) if len(row) > 9 else UNARMED
     return Node(str(row[0]), int(row[1]), int(row[2]), bool(row[3]), int(votes), bool(voter), bool(dead), int(frozen), int(frozen_ms),
-                self_fence)
+                self_fence, tuple(int(n) for n in row[10]) if len(row) > 10 else ())
 
 
 def ballot_to_json(ballot: Ballot) -> list[Any]:
@@ -280,12 +291,15 @@ def ballot_from_json(row: Any) -> Ballot:
 
 def obligation_to_json(o: Obligation) -> list[Any]:
     return [o.nodeid, o.boot, dict(sorted(o.groups.items())), o.everything, o.phase, o.attempt, o.fencer, o.fencer_engine,
-            o.launched, o.detail, o.frozen, o.frozen_ms]
+            o.launched, o.detail, o.frozen, o.frozen_ms, dict(sorted(o.failed.items())), o.method, o.action, o.by]
 
 
 def obligation_from_json(row: list[Any]) -> Obligation:
+    failed, method, action, by = row[12:16] if len(row) > 15 else ({}, "", "", 0)
     return Obligation(int(row[0]), int(row[1]), {str(k): int(v) for k, v in row[2].items()}, bool(row[3]), str(row[4]), int(row[5]),
-                      int(row[6]), int(row[7]), bool(row[8]), str(row[9]), *map(int, row[10:12]))
+                      int(row[6]), int(row[7]), bool(row[8]), str(row[9]),
+                      int(row[10]) if len(row) > 11 else 0, int(row[11]) if len(row) > 11 else 0,
+                      {str(k): int(v) for k, v in failed.items()}, str(method), str(action), int(by))
 
 
 def _group_to_json(g: GroupRec) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vcs.errors import VcsError
 
 
@@ -13,6 +15,10 @@ class Wishes:
         self.wishes: list[tuple[object, ...]] = []
         self.refuse = ""
         "Why everything is refused."
+        self.methods: list[Any] = []
+        self.devices: list[Any] = []
+        self.history: list[Any] = []
+        self.timelines: list[Any] = []
 
     def _wish(self, *wish: object) -> None:
         if self.refuse:
@@ -27,3 +33,23 @@ class Wishes:
 
     async def shut_down(self) -> None:
         self._wish("shut_down")
+
+    # --- fencing -------------------------------------------------------------------------------------------------------
+    async def fence_node(self, nodeid: int, action: str) -> None:
+        self._wish("fence_node", nodeid, action)
+
+    def fence_methods(self) -> list[Any]:
+        return self.methods
+
+    def fence_devices(self) -> list[Any]:
+        return self.devices
+
+    async def fence_check(self) -> list[Any]:
+        self._wish("fence_check")
+        return self.devices
+
+    def fence_history(self) -> list[Any]:
+        return self.history
+
+    def failovers(self) -> list[Any]:
+        return self.timelines

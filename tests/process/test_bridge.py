@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bridge.component import LeaveRefused
-from bridge.fence_agent import FenceAgentError
 from bridge.storage import StorageError
 from tests.process.story import Node, Nodes, PowerSwitch, make_config
+from vcs.agents import FenceAgentError
 from vcs.errors import VcsError
 from vcs.model import GroupFlags, GroupState
 

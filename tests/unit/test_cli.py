@@ -527,7 +527,7 @@ def test_config_show_of_some_keys(run: Run) -> None:
     ("words", "expected"),
     [
         ("vcs st", ["status"]),
-        ("vcs fence ", ["ack"]),
+        ("vcs fence ", ["ack", "check", "history", "list", "status"]),
         ("vcs config show --key me", ["metrics", "metrics.listen"]),
     ],
 )

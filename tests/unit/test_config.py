@@ -99,7 +99,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         GOOD + 'vote = 2\nzzz = 1\n[quorom]\n',
         [
             "7: node.vote: unknown key; did you mean 'votes'?",
-            "8: node.zzz: unknown key; known are id, name, address, addresses, votes, fence",
+            "8: node.zzz: unknown key; known are id, name, address, addresses, votes, fence, method",
             "9: quorom: unknown section; did you mean 'quorum'?",
         ],
     ),
@@ -402,7 +402,7 @@ def test_keygen_makes_a_key_once(tmp_path: Path) -> None:
 
 
 def test_schema_and_model_say_the_same() -> None:
-    sections = {"nodes", "key", "more_keys"} | {s.name for s in schema.SECTIONS if s.name not in ("cluster", "node")}
+    sections = {"nodes", "key", "more_keys", "fence_devices"} | {s.name for s in schema.SECTIONS if s.name not in ("cluster", "node")}
     for sec in schema.SECTIONS:
         in_schema = {k.field or k.name for k in sec.keys if k.field is not None}
         in_model = {f.name for f in dataclasses.fields(sec.model)}

@@ -17,7 +17,7 @@ import pytest
 
 from tests.fakes.wishes import Wishes
 from vcs import control
-from vcs.client import INTERFACE, Client, NotRunning
+from vcs.client import FENCING, INTERFACE, Client, NotRunning
 from vcs.control import ControlServer
 from vcs.errors import DaemonError, VcsError
 
@@ -173,7 +173,7 @@ def test_introspection(served: Served) -> None:
     with Client(served.path) as client:
         info = client.call("org.varlink.service.GetInfo")
         assert info["product"] == "vcsd"
-        assert info["interfaces"] == ["org.varlink.service", INTERFACE]
+        assert info["interfaces"] == ["org.varlink.service", INTERFACE, FENCING]
         text = client.call("org.varlink.service.GetInterfaceDescription", {"interface": INTERFACE})["description"]
         for line in (
             "method Status() -> (status: object)",

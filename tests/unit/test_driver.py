@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from bridge.coordinator.api import (
     WakeAt,
 )
 from bridge.driver import Driver, SeatLost
-from bridge.fence_agent import Outcome
+from bridge.fence_agent import FenceOrder, Outcome
 from bridge.storage import RecordFile, StorageError
 from membership.api import Engine, Order, Rotation
 from tests.fakes.switch import FakeSwitch
@@ -59,6 +58,9 @@ class Script:
             return self.answer(what)
         finally:
             self.depth -= 1
+
+    def still_owed(self, nodeid: int, incarnation: int, /) -> bool:
+        return True
 
     def count(self, kind: type) -> int:
         return sum(isinstance(i, kind) for i in self.inputs)
@@ -105,11 +107,19 @@ class SlowDisk(RecordFile):
 
 class HandFencer:
     def __init__(self) -> None:
-        self.calls: list[tuple[int, Future[Outcome]]] = []
+        self.calls: list[tuple[int, asyncio.Future[Outcome]]] = []
+        self.cancelled: list[int] = []
 
-    def launch(self, node: NodeConfig) -> Future[Outcome]:
-        self.calls.append((node.id, Future()))
+    def launch(self, order: FenceOrder) -> asyncio.Future[Outcome]:
+        self.calls.append((order.nodeid, asyncio.get_running_loop().create_future()))
+        if order.nodeid == 9:
+            self.calls[-1][1].set_result(Outcome(False, f"no fence agent is configured for node {order.nodeid}"))
         return self.calls[-1][1]
+
+    def cancel(self, nodeid: int, incarnation: int) -> None:
+        self.cancelled.append(nodeid)
+
+    def close(self) -> None: ...
 
 
 class Bench:
@@ -290,7 +300,7 @@ def test_fences_answer_once_each_and_an_unknown_node_is_told(tmp_path: Path) -> 
     async def story(b: Bench) -> None:
         b.script.answer = once(Tick, LaunchFence(2, 5), LaunchFence(9, 5))
         b.driver.feed(Tick())
-        assert [n for n, _ in b.fencer.calls] == [2]
+        assert [n for n, _ in b.fencer.calls] == [2, 9]
         b.fencer.calls[0][1].set_result(Outcome(True, "off"))
         await until(lambda: b.script.count(FenceDone) == 2)
         done = {i.nodeid: i for i in b.script.inputs if isinstance(i, FenceDone)}

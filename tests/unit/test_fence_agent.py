@@ -1,74 +1,89 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The fence-agent protocol against scripts that behave well, badly, and not at all."""
+"""Fencing carried out: real agents as programs, that behave well, badly, and not at all."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from bridge.fence_agent import FenceAgent, FenceAgentError, parse_metadata
-from vcs.config.model import FencingConfig, NodeConfig
+from bridge.fence_agent import FenceOrder, Fences, Outcome
+from tests.fakes.fence_agent import calls, make
+from vcs.agents import FenceAgentError
+from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, FencingConfig, NodeConfig
 
-NODE = NodeConfig(2, "two", ("127.0.0.2",), fence={"plug": "7"})
-METADATA = """<?xml version="1.0" ?>
-<resource-agent name="fence_test" shortdesc="test">
-<parameters><parameter name="action"/><parameter name="plug"/></parameters>
-<actions><action name="on"/><action name="off"/><action name="reboot"/><action name="status"/><action name="metadata"/></actions>
-</resource-agent>"""
+T = TypeVar("T")
 
 
-def agent(tmp_path: Path, body: str, metadata: str = METADATA, timeout_ms: int = 5000, **options: str) -> FenceAgent:
-    """An agent as a shell script: ``body`` runs with $action set and the options in the file ``input``."""
-    (tmp_path / "metadata.xml").write_text(metadata)
-    script = tmp_path / "fence_test"
-    script.write_text(
-        f"""#!/bin/sh
-cd {tmp_path}
-input=$(cat)
-action=$(echo "$input" | sed -n 's/^action=//p' | tail -n 1)
-[ "$action" = metadata ] && exec cat metadata.xml
-echo "$input" > input
-echo "$action" >> actions
-{body}
-"""
+def run(config: ClusterConfig, story: Callable[[Fences], Awaitable[T]]) -> T:
+    async def whole() -> T:
+        fences = Fences(config)
+        await fences.check()
+        return await story(fences)
+
+    return asyncio.run(whole())
+
+
+def fence(config: ClusterConfig, **order: object) -> Outcome:
+    async def story(f: Fences) -> Outcome:
+        return await f.launch(FenceOrder(2, 7, **order))  # type: ignore[arg-type]
+
+    return run(config, story)
+
+
+def simple(folder: Path, timeout_ms: int = 5000, node: dict[str, str] | None = None, **options: str) -> ClusterConfig:
+    """The short form: one agent for all."""
+    agent = make(folder, plugs=("7", "two"))
+    mine = NodeConfig(2, "two", ("127.0.0.2",), fence={"plug": "7"} if node is None else node)
+    return ClusterConfig("c", (NodeConfig(1, "one", ("127.0.0.1",)), mine),
+                         fencing=FencingConfig(str(agent), {"ip": "192.0.2.1", **options}, timeout_ms=timeout_ms))
+
+
+def supplies(folder: Path, action: str = "off", parallel: bool = True, retries: int = 0) -> ClusterConfig:
+    """Two power strips, each with a supply of node 2."""
+    devices = tuple(
+        FenceDevice(name, str(make(folder / name, plugs=("3", "5"))), {"ip": name}, 5000, retries, action=action) for name in ("a", "b")
     )
-    script.chmod(0o755)
-    return FenceAgent(FencingConfig(str(script), options, timeout_ms=timeout_ms))
+    method = FenceMethod(("a", "b"), parallel, {"a": {"plug": "3"}, "b": {"plug": "5"}})
+    return ClusterConfig("c", (NodeConfig(1, "one", ("127.0.0.1",)), NodeConfig(2, "two", ("127.0.0.2",), methods=(method,))),
+                         fence_devices=devices)
 
 
-def test_off_is_confirmed_by_status_and_gets_its_options(tmp_path: Path) -> None:
-    a = agent(tmp_path, '[ "$action" = off ] && exit 0; exit 2', ip="192.0.2.1")
-    a.check()
-    outcome = a.fence(NODE)
-    assert outcome.ok and "status is off" in outcome.detail
-    assert (tmp_path / "actions").read_text().split() == ["off", "status"]
-    assert sorted((tmp_path / "input").read_text().split()) == ["action=status", "ip=192.0.2.1", "nodename=two", "plug=7"]
+def test_off_is_confirmed_by_status(tmp_path: Path) -> None:
+    outcome = fence(simple(tmp_path))
+    assert outcome.ok and outcome.detail == "fence_fake: off, status is off" and outcome.method == "fence_fake"
+    assert calls(tmp_path) == [("off", "7"), ("status", "7")]
+    assert [(s.action, s.ok) for s in outcome.steps] == [("off", True), ("status", True)]
 
 
 @pytest.mark.parametrize(
-    ("body", "word"),
-    [
-        ("echo 'no route to device' >&2; exit 1", "no route to device"),
-        ("exit 0", "still on"),
-        ('[ "$action" = off ] && exit 0; exit 1', "action=status ended with exit code 1"),
-        ("kill -9 $$", "signal 9"),
-    ],
+    ("behaviour", "word"),
+    [("fail", "fence_fake: the outlet 7 does not answer"), ("lie", "its status is still on")],
 )
-def test_anything_but_off_is_a_failure(tmp_path: Path, body: str, word: str) -> None:
-    a = agent(tmp_path, body)
-    a.check()
-    outcome = a.fence(NODE)
+def test_anything_but_off_is_a_failure(tmp_path: Path, behaviour: str, word: str) -> None:
+    config = simple(tmp_path)
+    (tmp_path / behaviour).touch()
+    outcome = fence(config)
     assert not outcome.ok and word in outcome.detail
 
 
 def test_a_timeout_is_a_failure_and_kills_the_whole_group(tmp_path: Path) -> None:
-    a = agent(tmp_path, "sleep 300 & echo $! > helper; sleep 300", timeout_ms=400)
-    a.check()
+    config = simple(tmp_path, timeout_ms=800)
+    agent = tmp_path / "fence_fake"
+    inner = tmp_path / "inner"
+    agent.rename(inner)
+    agent.write_text(
+        f"#!/bin/sh\nread -r line\n[ $line = action=metadata ] && {{ echo $line | {inner}; exit; }}\n"
+        f"sleep 300 & echo $! > {tmp_path}/helper\nsleep 300\n"
+    )
+    agent.chmod(0o755)
     began = time.monotonic()
-    outcome = a.fence(NODE)
+    outcome = fence(config)
     assert not outcome.ok and "did not end in time" in outcome.detail and time.monotonic() - began < 5
     helper = int((tmp_path / "helper").read_text())
     for _ in range(100):  # killed, and reaped by init or by nobody: a zombie counts as gone
@@ -83,21 +98,101 @@ def test_a_timeout_is_a_failure_and_kills_the_whole_group(tmp_path: Path) -> Non
         pytest.fail("the helper of a killed agent lives on")
 
 
-def test_reboot_is_believed_and_a_missing_plug_is_the_nodes_name(tmp_path: Path) -> None:
-    a = agent(tmp_path, "exit 0", action="reboot")
-    a.check()
-    assert a.fence(NodeConfig(3, "three", ("127.0.0.3",))).ok
-    assert (tmp_path / "actions").read_text().split() == ["reboot"]
-    assert "plug=three" in (tmp_path / "input").read_text()
-
-
-def test_launch_does_not_wait(tmp_path: Path) -> None:
-    a = agent(tmp_path, "sleep 0.5; exit 2", timeout_ms=3000)
-    a.check()
+def test_the_end_of_an_agent_is_an_event_though_a_child_holds_its_output(tmp_path: Path) -> None:
+    """No poll, and no waiting for the end of a pipe that somebody else holds open."""
+    config = simple(tmp_path)
+    agent = tmp_path / "fence_fake"
+    inner = tmp_path / "inner"
+    agent.rename(inner)
+    agent.write_text(f"#!/bin/sh\nsleep 300 &\nexec {inner}\n")
+    agent.chmod(0o755)
     began = time.monotonic()
-    future = a.launch(NODE)
-    assert time.monotonic() - began < 0.3
-    assert not future.result(5).ok
+    assert fence(config).ok and time.monotonic() - began < 4
+
+
+def test_reboot_is_believed_and_a_missing_plug_is_the_nodes_name(tmp_path: Path) -> None:
+    assert fence(simple(tmp_path, node={}, action="reboot")).ok
+    assert calls(tmp_path) == [("reboot", "two")]
+    assert (tmp_path / "on-two").exists()
+
+
+def test_an_order_may_say_reboot_or_off(tmp_path: Path) -> None:
+    assert fence(simple(tmp_path), action="reboot").ok
+    assert calls(tmp_path) == [("reboot", "7")]
+
+
+def test_two_supplies_are_off_together_and_then_on(tmp_path: Path) -> None:
+    outcome = fence(supplies(tmp_path, "reboot"))
+    assert outcome.ok and outcome.method == "a+b" and outcome.detail == "a+b: all off, then on"
+    assert calls(tmp_path / "a") == [("off", "3"), ("status", "3"), ("on", "3")]
+    assert calls(tmp_path / "b") == [("off", "5"), ("status", "5"), ("on", "5")]
+    off_at = {s.device: i for i, s in enumerate(outcome.steps) if s.action == "status"}
+    on_at = [i for i, s in enumerate(outcome.steps) if s.action == "on"]
+    assert max(off_at.values()) < min(on_at)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_one_supply_that_stays_on_is_no_fence_and_the_other_is_given_back(tmp_path: Path, parallel: bool) -> None:
+    config = supplies(tmp_path, "reboot", parallel)
+    (tmp_path / "b" / "fail").touch()
+    outcome = fence(config)
+    assert not outcome.ok and outcome.detail == "b: the outlet 5 does not answer"
+    assert calls(tmp_path / "a") == [("off", "3"), ("status", "3"), ("on", "3")]
+
+
+def test_parallel_is_parallel(tmp_path: Path) -> None:
+    config = supplies(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name / "slow").write_text("0.8")
+    began = time.monotonic()
+    outcome = fence(config)
+    assert outcome.ok and outcome.detail == "a+b: all off"
+    assert time.monotonic() - began < 2 * (0.8 * 2)
+
+
+def test_a_failed_call_is_repeated_as_configured(tmp_path: Path) -> None:
+    config = supplies(tmp_path, retries=2)
+    (tmp_path / "a" / "fail").touch()
+    assert not fence(config).ok
+    assert calls(tmp_path / "a") == [("off", "3")] * 3
+
+
+def test_what_nobody_owes_any_more_is_not_done(tmp_path: Path) -> None:
+    """SAFETY S1: asked just before the call. The node is back with a new boot incarnation, say."""
+    outcome = fence(simple(tmp_path), still=lambda: False)
+    assert not outcome.ok and "called off" in outcome.detail and calls(tmp_path) == []
+
+
+def test_a_running_call_is_called_off(tmp_path: Path) -> None:
+    config = simple(tmp_path, timeout_ms=60_000)
+    (tmp_path / "hang").touch()
+
+    async def story(f: Fences) -> Outcome:
+        task = f.launch(FenceOrder(2, 7))
+        while not calls(tmp_path):
+            await asyncio.sleep(0.01)
+        f.cancel(2, 8)  # another incarnation: not this one
+        assert not task.done()
+        f.cancel(2, 7)
+        return await task
+
+    began = time.monotonic()
+    outcome = run(config, story)
+    assert not outcome.ok and "called off" in outcome.detail and time.monotonic() - began < 10
+    assert calls(tmp_path) == [("off", "7")]
+
+
+def test_secrets_do_not_reach_any_log(tmp_path: Path) -> None:
+    config = simple(tmp_path, password="hush-hush")
+    for name in ("loud", "fail"):
+        (tmp_path / name).touch()
+    outcome = fence(config)
+    (tmp_path / "fail").unlink()
+    again = fence(config)
+    assert again.ok and "hush" not in repr((outcome, again)) and "(hidden)" in repr(again)
+
+
+# --- what is wrong is found at the start -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -105,32 +200,45 @@ def test_launch_does_not_wait(tmp_path: Path) -> None:
     [("fence_nothing_like_this", "not installed"), ("/no/such/fence_agent", "does not exist")],
 )
 def test_a_missing_agent_is_named_with_the_remedy(name: str, word: str) -> None:
+    config = ClusterConfig("c", (NodeConfig(1, "one", ("127.0.0.1",)),), fencing=FencingConfig(name))
     with pytest.raises(FenceAgentError, match=word) as caught:
-        FenceAgent(FencingConfig(name)).check()
+        asyncio.run(Fences(config).check())
     assert name in str(caught.value) and caught.value.remedy and caught.value.exit_code == 78
 
 
+def test_options_are_compared_with_what_the_agent_knows(tmp_path: Path) -> None:
+    for option, value, word in (("pasword", "x", "did you mean 'password'"), ("method", "cycel", "one of onoff, cycle")):
+        config = simple(tmp_path)
+        config.fencing.options[option] = value
+        with pytest.raises(FenceAgentError, match=word):
+            asyncio.run(Fences(config).check())
+    config = simple(tmp_path)
+    del config.fencing.options["ip"]
+    with pytest.raises(FenceAgentError, match="demands the option 'ip' for node one"):
+        asyncio.run(Fences(config).check())
+    config.fencing.options["ipaddr"] = "192.0.2.1"  # the option's old name will do
+    asyncio.run(Fences(config).check())
+
+
 def test_an_unusable_agent_is_found_at_the_start(tmp_path: Path) -> None:
-    a = agent(tmp_path, "exit 0", metadata="Usage: fence_test [options]")
+    config = simple(tmp_path)
+    (tmp_path / "fence_fake").write_text("#!/bin/sh\necho 'Usage: fence_test [options]'\n")
     with pytest.raises(FenceAgentError, match="not XML"):
-        a.check()
-    a = agent(tmp_path, "exit 0", metadata=METADATA.replace('<action name="off"/>', ""))
-    with pytest.raises(FenceAgentError, match="cannot 'off'"):
-        a.check()
-    with pytest.raises(FenceAgentError, match="use off"):
-        agent(tmp_path, "exit 0", action="on").check()
-    os.chmod(tmp_path / "fence_test", 0o644)
+        asyncio.run(Fences(config).check())
+    os.chmod(tmp_path / "fence_fake", 0o644)
     with pytest.raises(FenceAgentError, match="not executable"):
-        FenceAgent(FencingConfig(str(tmp_path / "fence_test"))).check()
+        asyncio.run(Fences(config).check())
+    storage = supplies(tmp_path, "reboot")
+    make(tmp_path / "a", "fence_fake", fabric=True)
+    with pytest.raises(FenceAgentError, match="cannot 'reboot'"):
+        asyncio.run(Fences(storage).check())
 
 
 def test_options_that_the_protocol_cannot_carry_are_refused(tmp_path: Path) -> None:
-    a = agent(tmp_path, "exit 2")
-    a.check()
-    outcome = a.fence(NodeConfig(2, "two", ("127.0.0.2",), fence={"plug": "7\naction=on"}))
-    assert not outcome.ok and "plug" in outcome.detail and not (tmp_path / "actions").exists()
+    outcome = fence(simple(tmp_path, node={"plug": "7\naction=on"}))
+    assert not outcome.ok and "plug" in outcome.detail and calls(tmp_path) == []
 
 
-def test_other_xml_is_no_metadata() -> None:
-    with pytest.raises(ValueError, match="resource-agent"):
-        parse_metadata("<html/>")
+def test_a_node_without_a_method_is_told_of(tmp_path: Path) -> None:
+    config = ClusterConfig("c", (NodeConfig(1, "one", ("127.0.0.1",)), NodeConfig(2, "two", ("127.0.0.2",))))
+    assert "no fence agent is configured for node 2" in fence(config).detail

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from vcs.agents import HIDDEN, check_agents, is_secret
 from vcs.cli.render import clean, emit_json
 from vcs.config.load import DEFAULT_PATH, load
 from vcs.config.model import ClusterConfig
@@ -21,10 +22,6 @@ def config_() -> None:
     """The configuration, cluster.toml."""
 
 
-HIDDEN = "(hidden)"
-SECRET = ("pass", "pwd", "secret", "community", "token")
-"Options of agents with such a name are not shown: people paste this output into bug reports."
-
 _FILE = click.argument("file", default=DEFAULT_PATH, type=click.Path(dir_okay=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON (an interface: it carries a version).")
 _NO_KEY = click.option("--no-key", is_flag=True, help="Leave the key file alone.")
@@ -33,11 +30,17 @@ _NO_KEY = click.option("--no-key", is_flag=True, help="Leave the key file alone.
 @config_.command("check")
 @_FILE
 @_NO_KEY
+@click.option("--no-agents", is_flag=True, help="Leave the fence agents alone: they need not be installed here.")
 @_JSON
-def check(file: str, no_key: bool, as_json: bool) -> None:
-    """Find every error in FILE  [default: /etc/vcs/cluster.toml]. Exit code 78 if there is one."""
+def check(file: str, no_key: bool, no_agents: bool, as_json: bool) -> None:
+    """Find every error in FILE  [default: /etc/vcs/cluster.toml]. Exit code 78 if there is one.
+
+    Fence agents are asked which options they know and demand; nobody is fenced by it.
+    """
     try:
         config = load(file, with_key=not no_key)
+        if not no_agents:
+            check_agents(config, file)
     except ConfigError as error:
         if as_json:
             emit_json("check", {"file": file, "problems": error.problems})
@@ -81,10 +84,27 @@ def as_tree(config: ClusterConfig) -> dict[str, Any]:
     nodes = values.pop("nodes")
     sections = {name: value for name, value in values.items() if isinstance(value, dict)}
     cluster = {name: value for name, value in values.items() if name not in sections}
-    for options in (sections["fencing"]["options"], *(n["fence"] for n in nodes)):
-        options.update({k: HIDDEN for k in options if any(s in k.lower() for s in SECRET)})
+    devices = cluster.pop("fence_devices")
+    for node in nodes:
+        node["method"] = [m | {"options": _flat_options(m["options"])} for m in node.pop("methods")]
+    methods = [m["options"] for n in nodes for m in n["method"]]
+    for options in (sections["fencing"]["options"], *(n["fence"] for n in nodes), *(d["options"] for d in devices), *methods):
+        _hide(options)
     sections["dlm"]["lockspace"] = list(sections["dlm"].pop("lockspaces"))
-    return {"cluster": cluster, "node": list(nodes), **sections}
+    return {"cluster": cluster, "node": list(nodes), "fence_device": list(devices), **sections}
+
+
+def _flat_options(options: dict[str, Any]) -> dict[str, Any]:
+    """As cluster.toml has them: those for all devices beside the tables for one."""
+    return {**options.get("", {}), **{name: table for name, table in options.items() if name}}
+
+
+def _hide(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if isinstance(value, dict):
+            _hide(value)
+        elif is_secret(name):
+            options[name] = HIDDEN
 
 
 Path = tuple[str, ...]
@@ -95,7 +115,7 @@ def _flat(value: object, path: Path = ()) -> list[tuple[Path, object]]:
     if isinstance(value, dict):
         return [leaf for key, below in value.items() for leaf in _flat(below, (*path, str(key)))]
     if isinstance(value, list):
-        return [leaf for item in value for leaf in _flat(item, (*path, str(item.get("id", item["name"]))))]
+        return [leaf for i, table in enumerate(value, 1) for leaf in _flat(table, (*path, str(table.get("id") or table.get("name") or i)))]
     return [(path, value)]
 
 

@@ -25,7 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "maintenance": ("vcs.cli.maintenance", "Freeze fencing and resets for a limited time."),
     "shutdown": ("vcs.cli.shutdown", "Shut the whole cluster down in order."),
     "leave": ("vcs.cli.leave", "Leave the cluster cleanly."),
-    "fence": ("vcs.cli.fence", "Acknowledge by hand that a failed node is off."),
+    "fence": ("vcs.cli.fence", "Fence a node, or vouch for one that is off."),
+    "failover": ("vcs.cli.failover", "How long the last failovers took, phase by phase."),
     "config": ("vcs.cli.config", "Check or show cluster.toml."),
     "keygen": ("vcs.cli.keygen", "Make the shared key of a cluster."),
 }

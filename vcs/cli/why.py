@@ -26,5 +26,8 @@ def why_(asked: Asked) -> None:
         click.echo(clean(f"  for     {wait.get('what', '?')}"))
         if wait.get("on"):
             click.echo(clean(f"  on      {', '.join(str(w) for w in wait['on'])}"))
+        if wait.get("limit_ms"):
+            click.echo(clean(f"  ends    by itself in {duration(wait['limit_ms'])}"))
         if wait.get("remedy"):
-            click.echo(clean(f"  remedy  {wait['remedy']}"))
+            condition = f" {wait['condition']}" if wait.get("condition") else ""
+            click.echo(clean(f"  remedy  {wait['remedy']}{condition}"))

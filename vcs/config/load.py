@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vcs.config import keyfile, rules, rules_dlm
+from vcs.config import keyfile, rules, rules_dlm, rules_fencing
 from vcs.config.lines import Path as KeyPath
 from vcs.config.lines import key_lines
 from vcs.config.model import (
     ClusterConfig,
     DlmConfig,
+    FenceDevice,
+    FenceMethod,
     FencingConfig,
     GroupsConfig,
     LeaseConfig,
@@ -71,15 +73,17 @@ def loads(text: str, source: str = "cluster.toml", base: Path | None = None, wit
         raise ConfigError([_syntax_error(source, error)]) from None
     problems = Problems(source, lines)
     values = {s.name: _read_section(s, tree, problems) for s in SECTIONS if not s.array}
-    nodes = _read_nodes(tree, problems)
+    nodes = _read_array("node", tree, problems)
+    devices = _read_array("fence_device", tree, problems)
     _unknown(tree, (), [s.name for s in SECTIONS if "." not in s.name], problems, what="section", foreign={})
     rules.check(values, nodes, problems)
-    lockspaces = rules_dlm.check(_read_lockspaces(values["dlm"], problems), nodes, problems)
+    rules_fencing.check(values["fencing"], nodes, devices, problems)
+    lockspaces = rules_dlm.check(values["dlm"].pop("lockspace", []), nodes, problems)
     keys: tuple[bytes, ...] = ()
     if with_key:
         keys = keyfile.check(values["cluster"], base or Path(), problems)
     problems.raise_if_any()
-    return _build(values, nodes, lockspaces, keys)
+    return _build(values, nodes, devices, lockspaces, keys)
 
 
 def _syntax_error(source: str, error: Exception) -> str:
@@ -115,28 +119,21 @@ def _read_section(sec: Section, tree: Mapping[str, object], problems: Problems) 
     return _read_table(sec, table, (sec.name,), problems)
 
 
-def _read_nodes(tree: Mapping[str, object], problems: Problems) -> list[Values]:
-    tables = tree.get("node", [])
+def _read_array(name: str, tree: Mapping[str, object], problems: Problems, path: KeyPath = ()) -> list[Values]:
+    """The tables ``[[name]]`` of ``tree``, which stands at ``path``."""
+    last = name.rpartition(".")[2]
+    tables = tree.get(last, [])
     if isinstance(tables, dict):
-        problems.add(("node",), "is a single table", "write [[node]] with two brackets, once per node")
+        problems.add((*path, last), "is a single table", f"write [[{name}]] with two brackets, once per {last.replace('_', ' ')}")
         return []
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-        problems.add(("node",), "must be a list of tables", "write [[node]], once per node")
+        problems.add((*path, last), "must be a list of tables", f"write [[{name}]], once per {last.replace('_', ' ')}")
         return []
-    nodes = []
-    for i, table in enumerate(tables):
-        values = _read_table(section("node"), table, ("node", i), problems)
-        values["_path"] = ("node", i)
-        nodes.append(values)
-    return nodes
-
-
-def _read_lockspaces(dlm: Values, problems: Problems) -> list[Values]:
-    """Takes them out of ``dlm``: they are values of their own."""
     found = []
-    for i, table in enumerate(dlm.pop("lockspace", ())):
-        path: KeyPath = ("dlm", "lockspace", i)
-        found.append({**_read_table(section("dlm.lockspace"), table, path, problems), "_path": path})
+    for i, table in enumerate(tables):
+        values = _read_table(section(name), table, (*path, last, i), problems)
+        values["_path"] = (*path, last, i)
+        found.append(values)
     return found
 
 
@@ -148,6 +145,9 @@ def _read_table(sec: Section, table: Mapping[str, object], path: KeyPath, proble
         if key.name not in table:
             if key.required:
                 problems.add((*path, key.name), "missing", f"add it: {key.doc[0].lower()}{key.doc[1:].rstrip('.')}")
+            continue
+        if key.kind is Kind.TABLES:
+            values[key.name] = _read_array(f"{sec.name}.{key.name}", table, problems, path)
             continue
         found = _CHECKS[key.kind](key, table[key.name])
         if found:
@@ -223,10 +223,13 @@ def _wrong_weights(_key: Key, value: object) -> Finding:
     return None
 
 
-def _wrong_tables(_key: Key, value: object) -> Finding:
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-        return f"{_shown(value)} is no list of tables", "write it with two brackets, once for each"
-    return None
+def _wrong_device_options(key: Key, value: object) -> Finding:
+    if isinstance(value, dict):
+        for name, options in value.items():
+            if isinstance(options, dict) and (found := _wrong_options(key, options)):
+                return f"{name}: {found[0]}", found[1]
+        value = {name: option for name, option in value.items() if not isinstance(option, dict)}
+    return _wrong_options(key, value)
 
 
 _CHECKS: dict[Kind, Callable[[Key, object], Finding]] = {
@@ -236,7 +239,7 @@ _CHECKS: dict[Kind, Callable[[Key, object], Finding]] = {
     Kind.STRINGS: _wrong_strings,
     Kind.OPTIONS: _wrong_options,
     Kind.WEIGHTS: _wrong_weights,
-    Kind.TABLES: _wrong_tables,
+    Kind.DEVICE_OPTIONS: _wrong_device_options,
 }
 
 
@@ -260,6 +263,10 @@ def _convert(key: Key, value: Any) -> Any:
         return tuple(value)
     if key.kind is Kind.OPTIONS:
         return {name: _option_text(option) for name, option in value.items()}
+    if key.kind is Kind.DEVICE_OPTIONS:
+        found = {name: {k: _option_text(v) for k, v in table.items()} for name, table in value.items() if isinstance(table, dict)}
+        common = {name: _option_text(option) for name, option in value.items() if not isinstance(option, dict)}
+        return found | ({"": common} if common else {})
     return value
 
 
@@ -268,11 +275,22 @@ def _option_text(option: str | int | bool) -> str:
     return str(int(option)) if isinstance(option, bool) else str(option)
 
 
+def _node(values: Values) -> NodeConfig:
+    methods = tuple(FenceMethod(**_own(m)) for m in values.get("method", ()))
+    return NodeConfig(**{k: v for k, v in _own(values).items() if k not in ("address", "method")}, methods=methods)
+
+
+def _own(values: Values) -> Values:
+    return {k: v for k, v in values.items() if k != "_path"}
+
+
 def _build(
-    values: Mapping[str, Values], nodes: list[Values], lockspaces: tuple[LockspaceConfig, ...], keys: tuple[bytes, ...]
+    values: Mapping[str, Values], nodes: list[Values], devices: list[Values], lockspaces: tuple[LockspaceConfig, ...],
+    keys: tuple[bytes, ...],
 ) -> ClusterConfig:
     return ClusterConfig(
-        nodes=tuple(NodeConfig(**{k: v for k, v in n.items() if k not in ("_path", "address")}) for n in nodes),
+        nodes=tuple(_node(n) for n in nodes),
+        fence_devices=tuple(FenceDevice(**_own(d)) for d in devices),
         key=keys[0] if keys else b"",
         more_keys=keys[1:],
         totem=TotemConfig(**values["totem"]),

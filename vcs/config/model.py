@@ -8,6 +8,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+SELF = "self"
+"Name of the device that is none: the node's own lease resets it (SAFETY S10)."
+
+
+@dataclass(frozen=True, slots=True)
+class FenceDevice:
+    """Something that a fence agent talks to."""
+
+    name: str
+    agent: str
+    "Path or name of a standard fence agent."
+    options: dict[str, str] = field(default_factory=dict)
+    timeout_ms: int = 20000
+    "Of one call."
+    retries: int = 0
+    "How often a failed call is repeated at once, within one attempt."
+    delay_ms: int = 0
+    "Pause before the first call."
+    action: str = "off"
+    "off, or reboot."
+    unfence: str = "auto"
+    """auto, on or off: whether a node that joins has its way to the storage opened by ``on`` (SAFETY S24). auto: when the agent's metadata
+    says so (fence_scsi, fence_mpath)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceMethod:
+    """One way to fence a node: it has succeeded when all of its devices have."""
+
+    devices: tuple[str, ...]
+    parallel: bool = False
+    "The devices are switched at the same time, not one after the other."
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
+    "Device -> options of this node; under the empty name those for all of them."
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.devices)
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
@@ -19,6 +58,8 @@ class NodeConfig:
     votes: int = 1
     fence: dict[str, str] = field(default_factory=dict)
     "Options for the fence agent that concern this node, e.g. plug."
+    methods: tuple[FenceMethod, ...] = ()
+    "By priority; empty: the device of [fencing], if there is one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +122,12 @@ class FencingConfig:
     "Options for every call; a node's own come on top."
     timeout_ms: int = 20000
     retry_ms: int = 1000
-    "Pause after a failed call, doubled each time."
+    "Pause before a method is tried again, doubled each time."
     retry_max_ms: int = 30000
+    tries: int = 2
+    "So many failed attempts with one method, each by another node where there is one; then comes the next method, and round again."
+    check_interval_s: int = 600
+    "How often every node asks every device whether it answers; 0: never."
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +237,8 @@ class ClusterConfig:
     dlm: DlmConfig = field(default_factory=DlmConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
+    fence_devices: tuple[FenceDevice, ...] = ()
+
     def node(self, nodeid: int) -> NodeConfig | None:
         return next((n for n in self.nodes if n.id == nodeid), None)
 
@@ -209,8 +256,35 @@ class ClusterConfig:
     def self_fencing(self) -> bool:
         """Does a node of this cluster reset itself when its lease has run out?"""
         if self.lease.self_fencing == "auto":
-            return len(self.nodes) >= 3 and not self.fencing.agent
+            asked = any(m.devices == (SELF,) for n in self.nodes for m in n.methods)
+            return asked or (len(self.nodes) >= 3 and not self.fences)
         return self.lease.self_fencing == "on"
+
+    @property
+    def devices(self) -> dict[str, FenceDevice]:
+        """Every device by its name; that of [fencing] is called as its agent."""
+        found = {d.name: d for d in self.fence_devices}
+        simple = self.fencing
+        if simple.agent:
+            name = simple.agent.rpartition("/")[2]
+            action = simple.options.get("action", "off").lower()
+            options = {k: v for k, v in simple.options.items() if k != "action"}
+            found.setdefault(name, FenceDevice(name, simple.agent, options, simple.timeout_ms, action=action))
+        return found
+
+    def fence_methods(self, nodeid: int) -> tuple[FenceMethod, ...]:
+        """What can be tried on a node, best first. The wait for its own lease is not among them: it runs beside whatever is tried."""
+        node = self.node(nodeid)
+        if node is not None and node.methods:
+            return tuple(m for m in node.methods if m.devices != (SELF,))
+        if node is None or not self.fencing.agent:
+            return ()
+        return (FenceMethod((self.fencing.agent.rpartition("/")[2],)),)
+
+    @property
+    def fences(self) -> bool:
+        """Is there any node that a device can fence?"""
+        return any(self.fence_methods(n.id) for n in self.nodes)
 
     @property
     def expected_votes(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from vcs.config import rules_quorum
@@ -32,7 +31,6 @@ def check(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: P
     _check_engine(values["cluster"], problems)
     _check_totem(values, problems)
     _check_multicast(values["totem"], nodes, problems)
-    _check_fencing(values["fencing"], problems)
     _check_metrics(values["metrics"], problems)
 
 
@@ -175,17 +173,6 @@ def _check_multicast(totem: Values, nodes: list[dict[str, Any]], problems: Probl
         elif links and group.version != ipaddress.ip_address(links[i]).version:
             problems.add(where, f"is IPv{group.version}, but the {_ORDINALS[i]} addresses of the nodes are not",
                          "give a group of their family")
-
-
-def _check_fencing(fencing: Values, problems: Problems) -> None:
-    agent = _value(fencing, "fencing", "agent")
-    if agent and "/" in agent and not PurePosixPath(agent).is_absolute():
-        problems.add(("fencing", "agent"), f"{agent!r} is a relative path", "write an absolute path, or a bare name to be found in PATH")
-    if not agent and fencing.get("options"):
-        problems.add(("fencing", "options"), "there are options but no agent", 'name the agent, for example agent = "fence_ipmilan"')
-    retry, longest = _value(fencing, "fencing", "retry_ms"), _value(fencing, "fencing", "retry_max_ms")
-    if longest < retry:
-        problems.add(("fencing", "retry_max_ms"), f"{longest} is less than retry_ms ({retry})", f"set it to at least {retry}")
 
 
 def endpoint(listen: str) -> tuple[str, int]:

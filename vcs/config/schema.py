@@ -14,6 +14,8 @@ from enum import Enum
 from vcs.config.model import (
     ClusterConfig,
     DlmConfig,
+    FenceDevice,
+    FenceMethod,
     FencingConfig,
     GroupsConfig,
     LeaseConfig,
@@ -44,6 +46,7 @@ class Kind(Enum):
     STRINGS = "list of strings"
     OPTIONS = "table of options"
     WEIGHTS = "table of weights"
+    DEVICE_OPTIONS = "table of options, or of such tables"
     TABLES = "list of tables"
 
 
@@ -107,7 +110,26 @@ SECTIONS: tuple[Section, ...] = (
             "over SCTP, the first over TCP.",
             low=1, high=ADDRESSES_MAX),
         Key("votes", Kind.INT, "Votes of the node.", low=0, high=255),
-        Key("fence", Kind.OPTIONS, "Options for the fence agent that concern this node, for example `plug`."),
+        Key("fence", Kind.OPTIONS, "Options for the fence agents that concern this node, for example `plug`."),
+        Key("method", Kind.TABLES, "Ways to fence this node, best first (see Fencing); without any, the agent of `[fencing]`.",
+            field="methods"),
+    ), array=True),
+    Section("node.method", "One way to fence the node before it. It has succeeded when all of its devices have.", FenceMethod, (
+        Key("devices", Kind.STRINGS, "Names of devices, or `self` alone: the node's own lease resets it.", low=1, high=16, required=True),
+        Key("parallel", Kind.BOOL, "Switch them at the same time, not one after the other: for machines with two power supplies."),
+        Key("options", Kind.DEVICE_OPTIONS, "Options for this node, on top of the devices' own: `plug = \"7\"` for all of them, "
+            "`pdu-a.plug = \"3\"` for one."),
+    ), array=True),
+    Section("fence_device", "One per device that methods name.", FenceDevice, (
+        Key("name", Kind.STRING, "How methods name it.", low=1, high=64, pattern=_NAME, pattern_text=_NAME_TEXT, required=True),
+        Key("agent", Kind.STRING, "Fence agent: a name to be found in PATH, or an absolute path.", low=1, required=True),
+        Key("options", Kind.OPTIONS, "Options for every call."),
+        _ms("timeout_ms", 100, HOUR_MS, "A call that takes longer has failed"),
+        Key("retries", Kind.INT, "How often a failed call is repeated at once, within one attempt.", low=0, high=100),
+        _ms("delay_ms", 0, HOUR_MS, "Pause before the first call"),
+        Key("action", Kind.STRING, "What is done to a failed node.", choices=("off", "reboot")),
+        Key("unfence", Kind.STRING, "Whether a node that joins opens its own way to the storage (action `on`); `auto`: as the agent says "
+            "of itself.", choices=("auto", "on", "off")),
     ), array=True),
     Section("totem", "Timing of the embedded engine.", TotemConfig, (
         Key("port", Kind.INT, "UDP port.", low=1, high=65535),
@@ -145,8 +167,11 @@ SECTIONS: tuple[Section, ...] = (
         Key("agent", Kind.STRING, "Fence agent: a name to be found in PATH, or an absolute path; empty: only `vcs fence ack`."),
         Key("options", Kind.OPTIONS, "Options for every call; a node's own `fence` options come on top."),
         _ms("timeout_ms", 100, HOUR_MS, "A call that takes longer has failed"),
-        _ms("retry_ms", 10, HOUR_MS, "Pause after a failed call, doubled each time"),
+        _ms("retry_ms", 10, HOUR_MS, "Pause before a method is tried again, doubled each time"),
         _ms("retry_max_ms", 10, HOUR_MS, "Longest pause"),
+        Key("tries", Kind.INT, "So many failed attempts with one method, each by another node; then comes the next method, and round "
+            "again.", low=1, high=100),
+        Key("check_interval_s", Kind.INT, "How often every node asks every device whether it answers (s); 0: never.", low=0, high=86400),
     )),
     Section("lease", "The kernel's proof of quorum.", LeaseConfig, (
         _ms("lease_ms", 500, 600_000, "For so long one proof of quorum counts; without the next, nothing that needs fencing starts"),
