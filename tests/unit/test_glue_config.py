@@ -72,7 +72,7 @@ def test_what_is_wrong_with_a_lockspace(text: str, expected: str) -> None:
 
 
 def test_other_mistakes_of_lockspaces() -> None:
-    assert problems("[dlm]\nlockspace = 3\n") == ["dlm.lockspace: 3 is no list of tables; write it with two brackets, once for each"]
+    assert problems("[dlm]\nlockspace = 3\n") == ["dlm.lockspace: must be a list of tables; write [[dlm.lockspace]], once per lockspace"]
     assert problems("[[dlm.lockspace]]\nnodir = true\n")[0].startswith("dlm.lockspace.name: missing; add it")
     assert problems('[[dlm.lockspace]]\nname = "a/b"\n') == [
         "dlm.lockspace.name: 'a/b' is no lockspace; write the name that /sys/kernel/dlm shows"
