@@ -322,7 +322,7 @@ class Coordinator:
             self.state.version += 1
             return
         if self._own(sender, body, changed):
-            self.feed.answer(body, changed, _refusal(notes))
+            self.feed.answer(body, changed, "" if changed else _refusal(notes))
         if sender == self.local:
             self.feed.refusals.heard(notes)
         if not changed:
