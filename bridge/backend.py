@@ -287,8 +287,8 @@ def _state(row: Picture, owed: bool, fenced: bool) -> str:
         return "failed"
     if status == "member" and present:
         return "member"
-    if status == "left":
-        return "left"
+    if status in ("left", "detached"):
+        return status
     if status == "failed" and fenced:
         return "fenced"
     return "joining" if present else "down"

@@ -172,10 +172,9 @@ def why(status: StatusReport, groups: list[GroupReport]) -> list[WhyReport]:
             "remedy": "let this node be fenced, or reboot it; a new vcsd does not bring the groups back",
         })
     elif state == "orphan":
-        left = status.get("lease", {"lease_ms": 0, "remaining_ms": 0})["remaining_ms"]
         found.append({
             "subject": cluster,
-            "what": f"the provider's process is gone, the lease runs out in {left} ms",
+            "what": "the provider's process is gone; without a new one this node will have failed in a moment",
             "on": ["vcsd"],
             "remedy": "start vcsd: `systemctl start vcsd`",
         })

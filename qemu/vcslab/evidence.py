@@ -19,7 +19,8 @@ from vcslab.story import check
 GROUP = f"dlm:{FSNAME}"
 TRACING = "/sys/kernel/tracing"
 EVENTS = (
-    "vcs_view_install", "vcs_provider_attach", "vcs_provider_detach", "vcs_provider_lost", "vcs_group_join", "vcs_group_leave",
+    "vcs_view_install", "vcs_provider_attach", "vcs_provider_detach", "vcs_provider_lost", "vcs_provider_orphan",
+    "vcs_group_join", "vcs_group_leave",
     "vcs_group_left", "vcs_group_stop", "vcs_group_start", "vcs_group_finish", "vcs_group_ack", "vcs_group_orphan", "vcs_group_takeover",
     "vcs_group_lost", "vcs_fence_result",
 )  # fmt: skip

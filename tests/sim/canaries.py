@@ -14,10 +14,10 @@ import traceback
 from contextlib import nullcontext
 from typing import Any
 
-from bridge.coordinator import feed, groups, merge, persist, quorum
+from bridge.coordinator import detached, feed, groups, merge, persist, quorum
 from bridge.coordinator.core import Coordinator
-from bridge.coordinator.messages import Ack
-from bridge.coordinator.state import GroupRec, Obligation, State
+from bridge.coordinator.messages import AbsenceOver, Ack
+from bridge.coordinator.state import DETACHED, FAILED, UNSEEN, GroupRec, Obligation, State
 from membership.api import Configuration
 from tests.sim.canaries_engine import ENGINE_CANARIES
 from tests.sim.canary import Canary, swap
@@ -82,6 +82,46 @@ def _restarted_admitted() -> Any:
     return swap((merge, "dangerous", lambda said: {}), (merge, "lost", lambda said: False))
 
 
+def _detached_forgotten() -> Any:
+    """At the limit a detached node counts as one that has left."""
+
+    def over(state: State, body: AbsenceOver, notes: Any) -> bool:
+        node = state.nodes[body.nodeid]
+        if node.status != DETACHED:
+            return False
+        for group in state.groups.values():
+            groups.drop(group, body.nodeid)
+        node.status = FAILED
+        return True
+
+    return swap((detached, "over", over))
+
+
+def _rebuilt_by_anybody() -> Any:
+    """All daemons died, and any of them may go on alone."""
+    right = detached.survives
+
+    def survives(config: Any, state: State, present: Any, absent: bool) -> Any:
+        return right(config, state, present, False)
+
+    return swap((detached, "survives", survives))
+
+
+def _missing_forgotten() -> Any:
+    """All daemons died, and who is not back with the others counts as one that has left."""
+
+    def detach(state: State, nodeid: int, notes: Any, everything: bool = False) -> None:
+        if not everything:
+            right(state, nodeid, notes)
+            return
+        for group in state.groups.values():
+            groups.drop(group, nodeid)
+        state.nodes[nodeid].status = UNSEEN
+
+    right = detached.detach
+    return swap((detached, "detach", detach))
+
+
 def _obligations_forgotten() -> Any:
     """The record keeps the members, and forgets who is owed a fence."""
     right = persist.durable
@@ -104,13 +144,19 @@ def _reordered() -> Any:
     return swap((feed.Feeder, "_event", event))
 
 
+UNFENCED = frozenset({"start_before_fence", "obligation_lost", "dead_writer", "double_lock"})
 SEEDED: tuple[Canary, ...] = (
     Canary("start before fenced", frozenset({"start_before_fence", "obligation_lost"}), _start_before_fenced),
     Canary("quorum off by one", frozenset({"two_quorate_sides"}), _quorum_off_by_one),
     Canary("a skipped barrier", frozenset({"start_before_stop"}), _skipped_barrier),
     Canary("a stale acknowledgement accepted", frozenset({"stale_acknowledgement"}), _stale_acknowledgement),
     Canary("a start decided in a transitional configuration", frozenset({"decided_in_transition"}), _decided_in_transition),
-    Canary("a restarted daemon taken for a clean newcomer", frozenset({"restarted_admitted"}), _restarted_admitted),
+    Canary("a restarted daemon taken for a clean newcomer", frozenset({"restarted_admitted", *UNFENCED}), _restarted_admitted,
+           ("kill", "restart")),
+    Canary("a detached node forgotten at its limit", UNFENCED, _detached_forgotten, ("kill", "restart")),
+    Canary("rebuilt without a quorum", frozenset({"two_quorate_sides", *UNFENCED}), _rebuilt_by_anybody,
+           ("kill_all", "partition", "singles")),
+    Canary("who is missing after all died holds nothing", UNFENCED, _missing_forgotten, ("kill_all", "partition")),
     Canary("obligations forgotten over a restart", frozenset({"obligation_lost"}), _obligations_forgotten, ("cut_and_power",)),
     Canary("orders repeated out of place", frozenset({"order"}), _reordered),
 )

@@ -375,7 +375,7 @@ def test_a_lost_provider_is_said_plainly(run: Run) -> None:
     ("changes", "expected"),
     [
         ({"provider/state": "none"}, "no provider has attached"),
-        ({"provider/state": "orphan"}, "the provider's process is gone, the lease runs out in 4000 ms"),
+        ({"provider/state": "orphan"}, "the provider's process is gone; without a new one this node will have failed in a moment"),
         ({"view/quorate": 0}, "quorum: nothing starts without it"),
         ({"groups/gfs2:data/orphan_since_ms": 1500}, "nobody has acted for it for 1500 ms: its consumer is gone"),
         ({"groups/gfs2:data/phase": "stop", "groups/gfs2:data/acked_event": 1}, "the acknowledgement of stop 34.2 on this node"),

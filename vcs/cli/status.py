@@ -15,8 +15,8 @@ from vcs.report import StatusReport
 CONSEQUENCES = {
     "lost": "The provider is LOST: every group here is stopped and gets no new cluster lock. The other nodes count this node as failed "
     "and fence it; its groups do not come back before that. Remedy: let it be fenced, or reboot it.",
-    "orphan": "The provider's process is gone. When the lease runs out, the provider is lost and the groups stop. "
-    "Remedy: start vcsd now.",
+    "orphan": "The provider's process is gone and the groups wait for the next. The other nodes wait for it for a few seconds, then "
+    "this node has failed and they fence it. Remedy: start vcsd now.",
     "none": "Nobody provides membership for this cluster. Remedy: start vcsd.",
 }
 STUCK = (
