@@ -193,7 +193,7 @@ class Machine:
         self.world, self.nodeid = world, nodeid
         self.on = self.paused = False
         self.boots = 0
-        self.booted_ns = self.daemon_born = 0
+        self.booted_ns = self.daemon_born = self.starts_ns = 0
         self.record: bytes | None = None
         self.wanted = True
         "The administrator wants this node in the cluster."
@@ -233,6 +233,7 @@ class Machine:
         self.on, self.paused = True, False
         self.boots += 1
         self.booted_ns = self.world.now
+        self.starts_ns = 0
         self.frozen.clear()
         self.switch = FakeSwitch(self.boot, lambda: self.world.now, self._observe)
         self.switch.provider().cluster_add(HANDLE, "sim", self.nodeid)
@@ -267,7 +268,7 @@ class Machine:
 
     # --- the daemon -------------------------------------------------------------------------------------------------------
     def daemon_start(self) -> None:
-        if self.daemon is not None or not self.wanted:
+        if self.daemon is not None or not self.wanted or self.world.now < self.starts_ns:
             return
         self.world.engines += 1
         self.daemon_born = self.world.now
@@ -281,7 +282,7 @@ class Machine:
         self.world.trace(f"{self.nodeid} daemon_died")
         self.daemon.kill(self.world.rng.random() < GASPS)
         self.daemon = None
-        self.later(RESTART_LATE_NS if self.world.rng.random() < LATE else RESTART_NS, self.daemon_start)
+        self._start_again()
 
     def daemon_restarts(self) -> None:
         """A restart that was announced: it says goodbye to the ring, and leaves everything in the switch."""
@@ -292,7 +293,12 @@ class Machine:
         self.world.engine.leave(self.nodeid)
         daemon.port.close()
         self.daemon = None
-        self.later(RESTART_LATE_NS if self.world.rng.random() < LATE else RESTART_NS, self.daemon_start)
+        self._start_again()
+
+    def _start_again(self) -> None:
+        """The service manager does it, and nobody before it."""
+        self.starts_ns = self.world.now + self.world.rng.randint(*(RESTART_LATE_NS if self.world.rng.random() < LATE else RESTART_NS))
+        self.later((self.starts_ns - self.world.now,) * 2, self.daemon_start)
 
     def left_cluster(self) -> None:
         daemon = self.daemon
