@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """``python -m dlm_glue --config FILE --handle HANDLE``: the process. Started by vcsd, which it outlives (SAFETY S15).
 
-Environment: VCS_UEVENT_FD (a bound uevent socket) and VCS_JOURNAL_FD (a memfd), both kept by whoever started us; without them it opens
+Environment: VCS_UEVENT_FD (a bound uevent socket) and VCS_JOURNAL_FD (a file), both kept by whoever started us; without them it opens
 its own. Ends on SIGTERM and changes nothing then: the lockspaces go on, a successor takes over.
 """
 

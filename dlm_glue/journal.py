@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The journal of unanswered uevents, in a memfd that outlives dlm_glue (SAFETY S17).
+"""The journal of unanswered uevents, in a file of this boot that outlives dlm_glue and vcsd (SAFETY S17).
 
 A lockspace event is told once, and its sender sleeps uninterruptibly until event_done is written once: never twice, as a second write
 would stay latched and answer the *next* request before anybody has stopped. So an entry has three lines in its life:

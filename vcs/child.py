@@ -29,6 +29,7 @@ BACKOFF_S, BACKOFF_MAX_S, STABLE_S = 0.5, 10.0, 30.0
 "Pause before a restart, doubled up to the maximum; a child that lived for STABLE_S begins anew."
 SYS_PIDFD_GETFD = 438
 NETLINK_KOBJECT_UEVENT = 15
+JOURNAL = "dlm_glue.journal"
 UEVENT_BUFFER = 8 << 20
 "Receive buffer of the uevent socket (bytes): a uevent that does not fit is gone for good."
 
@@ -48,9 +49,19 @@ def uevent_socket() -> int:
     return sock.detach()
 
 
-def journal_memfd() -> int:
-    """Memory that keeps what was read from the uevent socket and is not answered yet."""
-    return os.memfd_create("vcs-journal", os.MFD_CLOEXEC)
+def journal_file(folder: str) -> Callable[[], int]:
+    """Opens the file that keeps what was read from the uevent socket and is not answered yet, in ``folder`` (a tmpfs). It outlives parent
+    and child, also when they die at once, and no boot: what another boot was asked is nobody's wish any more. Raises OSError."""
+
+    def opened() -> int:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        path = Path(folder) / f"{JOURNAL}.{boot}"
+        for old in Path(folder).glob(f"{JOURNAL}.*"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    return opened
 
 
 def start_time(pid: int) -> int:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vcs import log as vcs_log
-from vcs.child import OutlivingChild, journal_memfd, uevent_socket
+from vcs.child import OutlivingChild, journal_file, uevent_socket
 from vcs.component import LockFile, own_node, sd_notify
 from vcs.config.model import ClusterConfig, NodeConfig
 from vcs.errors import ConfigError, VcsError
@@ -178,7 +178,7 @@ class Daemon:
             "dlm_glue",
             argv,
             f"{o.run_dir}/dlm_glue.pid",
-            {"VCS_UEVENT_FD": uevent_socket, "VCS_JOURNAL_FD": journal_memfd},
+            {"VCS_UEVENT_FD": uevent_socket, "VCS_JOURNAL_FD": journal_file(o.run_dir)},
             self.events,
         )
 

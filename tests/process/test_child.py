@@ -14,20 +14,20 @@ import pytest
 
 from tests.process.story import until
 from vcs import child as child_module
-from vcs.child import OutlivingChild, journal_memfd, start_time, uevent_socket
+from vcs.child import JOURNAL, OutlivingChild, journal_file, start_time, uevent_socket
 from vcs.events import EventLog
 
 SLEEPER = """
 import os, signal, sys
 journal = int(os.environ["VCS_JOURNAL_FD"])
-os.write(journal, b"born %d session %d\\n" % (os.getpid(), os.getsid(0)))
+os.pwrite(journal, b"born %d session %d\\n" % (os.getpid(), os.getsid(0)), os.fstat(journal).st_size)
 signal.sigwait([signal.SIGTERM])
 """
 
 
 def make(folder: Path, script: str = SLEEPER) -> OutlivingChild:
     argv = [sys.executable, "-c", script]
-    return OutlivingChild("sleeper", argv, folder / "pid", {"VCS_JOURNAL_FD": journal_memfd}, EventLog(str(folder / "events")))
+    return OutlivingChild("sleeper", argv, folder / "pid", {"VCS_JOURNAL_FD": journal_file(str(folder))}, EventLog(str(folder / "events")))
 
 
 def journal(child: OutlivingChild) -> list[str]:
@@ -67,6 +67,27 @@ def test_a_new_parent_leaves_it_alone_and_keeps_its_descriptors(tmp_path: Path, 
         assert two.pid == pid and journal(two)[0].startswith(f"born {pid} ")
         os.kill(pid, signal.SIGKILL)  # what the journal held is not lost with it
         await until(lambda: len(journal(two)) == 2)
+        await two.stop()
+
+    asyncio.run(story())
+
+
+def test_what_both_knew_outlives_both(tmp_path: Path) -> None:
+    """Parent and child are killed at once: the next pair finds the journal of this boot, and none of another."""
+    (tmp_path / f"{JOURNAL}.another-boot").write_text("+ 1 online x\n")
+
+    async def story() -> None:
+        one = make(tmp_path)
+        await one.start()
+        first = one.pid
+        await until(lambda: journal(one))
+        os.kill(first, signal.SIGKILL)
+        await one.abandon()
+        two = make(tmp_path)
+        await two.start()
+        await until(lambda: len(journal(two)) == 2)
+        assert [line.split()[1] for line in journal(two)] == [str(first), str(two.pid)]
+        assert len(list(tmp_path.glob(f"{JOURNAL}.*"))) == 1
         await two.stop()
 
     asyncio.run(story())
