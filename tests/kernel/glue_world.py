@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vcs.child import journal_memfd, uevent_socket
+from vcs.child import uevent_socket
 from vcs.model import Group, Member, Phase, RingId
 from vcs.netlink import KernelSwitch
 
@@ -62,7 +62,7 @@ class GlueWorld:
         self.port.cluster_add(HANDLE, "lab", ME)
         attached = self.port.attach(HANDLE, 0)
         self.session, self.event, self.ring = attached.session, attached.highest_event, 0
-        self.descriptors = {"VCS_UEVENT_FD": uevent_socket(), "VCS_JOURNAL_FD": journal_memfd()}
+        self.descriptors = {"VCS_UEVENT_FD": uevent_socket(), "VCS_JOURNAL_FD": os.memfd_create("vcs-journal")}
         self.members = {ME: self.info.incarnation}
         self.process: subprocess.Popen[bytes] | None = None
         self.view()
