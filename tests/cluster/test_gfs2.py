@@ -110,8 +110,8 @@ def test_a_killed_node_loses_nothing_that_was_fsynced(gfs2: VcsCluster, victim: 
 
 def test_after_kills_nothing_but_counters_is_left_to_mend(gfs2: VcsCluster) -> None:
     """Killed, replayed, rejoined, unmounted everywhere: the file system's structure is whole. GFS2 keeps the totals of statfs(2) lazily,
-    each node its own share; in one of five runs they were short by a survivor's share after a replay, and everything else was right. That,
-    and only that, may differ here. Why it happens is not known; see docs/lab.md."""
+    each node its own share, and a replay can lose a survivor's share of them (GFS2's own doing; docs/lab.md says how). That, and only that,
+    may differ here."""
     cross_read(gfs2, NODES)
     unmount_everywhere(gfs2)
     complaints = fsck(gfs2)
