@@ -33,6 +33,7 @@ them, and fails. A run bounded by time has at least so many."""
 EXERCISED = frozenset({
     "configuration", "view_installed", "node_failed", "node_joined", "node_left", "obligation", "fence_launched", "fence_result",
     "group_stop", "group_start", "group_finish", "group_left", "merged", "waiting_for_all", "new", "readmitted",
+    "votes_changed", "vote_withdrawn", "maintenance_on", "maintenance_off", "shutdown", "expected_votes",
 })
 SHRINK_SECONDS = 90.0
 MS = 1_000_000

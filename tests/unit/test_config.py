@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vcs.config import keyfile, schema
 from vcs.config.lines import key_lines
 from vcs.config.load import load, loads
-from vcs.config.model import ClusterConfig, GroupsConfig, NodeConfig, TotemConfig
+from vcs.config.model import ClusterConfig, GroupsConfig, LeaseConfig, NodeConfig, QuorumConfig, TotemConfig
 from vcs.errors import ConfigError, VcsError
 
 ROOT = Path(__file__).parents[2]
@@ -272,6 +272,10 @@ def test_two_nodes_need_a_fence_that_decides_or_a_tie_breaker() -> None:
     assert problem == ("12: quorum.two_node: needs a fence that decides which half goes on, and there is none; name a fence agent, or set "
                        "auto_tie_breaker = true, with which one of the two nodes alone goes on")
     assert config(TWO + '[fencing]\nagent = "fence_x"\n').quorum.two_node
+    method = TWO.replace("[quorum]", "[[node.method]]\ndevices = ['self']\n[quorum]")
+    for text in (method, TWO + "[lease]\nself_fencing = 'on'\n"):
+        assert any("self-fencing proves nothing with two_node" in p for p in problems(text)), problems(text)
+    assert not ClusterConfig("x", (), quorum=QuorumConfig(two_node=True), lease=LeaseConfig(self_fencing="on")).self_fencing
     assert config(TWO + "auto_tie_breaker = true\n").quorum.auto_tie_breaker
 
 

@@ -254,7 +254,9 @@ class ClusterConfig:
 
     @property
     def self_fencing(self) -> bool:
-        """Does a node of this cluster reset itself when its lease has run out?"""
+        """Does a node of this cluster reset itself when its lease has run out? Never where both halves are quorate (SAFETY S12)."""
+        if self.quorum.two_node and not self.quorum.auto_tie_breaker:
+            return False
         if self.lease.self_fencing == "auto":
             asked = any(m.devices == (SELF,) for n in self.nodes for m in n.methods)
             return asked or (len(self.nodes) >= 3 and not self.fences)

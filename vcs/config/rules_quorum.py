@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vcs.config.model import SELF
 from vcs.config.problems import Problems
 from vcs.config.schema import default_of, section
 
@@ -70,15 +71,17 @@ def _check_two_node(values: Mapping[str, Values], nodes: list[dict[str, Any]], p
         problems.add(("quorum", "last_man_standing"), "has nothing to do with two_node set: one of two is quorate anyway",
                      "keep one of the two")
     if not _value(quorum, "auto_tie_breaker"):
-        _check_exclusive(values, problems)
+        _check_exclusive(values, nodes, problems)
 
 
-def _check_exclusive(values: Mapping[str, Values], problems: Problems) -> None:
+def _check_exclusive(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: Problems) -> None:
     """With two_node and no tie-breaker quorum is not exclusive: no side may count on what the other has lost."""
+    used = {device for n in nodes for m in n.get("method", ()) for device in m.get("devices", ())}
     remedy = "name a fence agent, or set auto_tie_breaker = true, with which one of the two nodes alone goes on"
-    if values["lease"].get("self_fencing") == "on":
-        problems.add(("lease", "self_fencing"), "proves nothing with two_node: both halves stay quorate and keep their lease", remedy)
-    elif not values["fencing"].get("agent"):
+    if values["lease"].get("self_fencing") == "on" or SELF in used:
+        where = ("quorum", "two_node") if SELF in used else ("lease", "self_fencing")
+        problems.add(where, "self-fencing proves nothing with two_node: both halves stay quorate and keep their lease", remedy)
+    elif not used and not values["fencing"].get("agent"):
         problems.add(("quorum", "two_node"), "needs a fence that decides which half goes on, and there is none", remedy)
 
 
