@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from bridge.switch import ConsumerPort
 from dlm_glue import plan, takeover
 from dlm_glue.apply import Applier, ApplyError
+from dlm_glue.fold import DLM_RS_DONE
 from dlm_glue.gfs2 import Journals
 from dlm_glue.journal import Journal
 from dlm_glue.lanes import Lanes
@@ -102,6 +103,8 @@ class Glue:
         "None: read the switch, when its turn comes and not before. A reading from before a join would say that the group is gone."
         self._feeding = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._polled: dict[str, int] = {}
+        "recover_status of those that recover, at the last look."
         self._loop: asyncio.AbstractEventLoop
         self._lanes: Lanes
         self.failed: asyncio.Future[None]
@@ -251,10 +254,14 @@ class Glue:
     def on_poll(self) -> None:
         """There is no uevent for "recovery done" in 6.1 or 6.12, and sysfs does not notify: read, but only while somebody recovers."""
         self._timers.pop("poll", None)
+        before, self._polled = self._polled, {}
         for name, space in self.state.spaces.items():
             if space.run is Run.RECOVERING:
                 with contextlib.suppress(OSError):  # the lockspace is just going; its offline uevent says so
-                    self._queue.append(Status(name, read_status(self._tree, self._applier.paths, name)))
+                    value = self._polled[name] = read_status(self._tree, self._applier.paths, name)
+                    # We run before everybody else: a decision at each look would take the recovery's own time.
+                    if value != before.get(name) or value & DLM_RS_DONE:
+                        self._queue.append(Status(name, value))
         self.feed()
 
     # --- the plan ---------------------------------------------------------------------------------------------------------------------

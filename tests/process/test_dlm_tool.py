@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Debian's dlm_tool 4.2.0, unmodified, against dlm_glue's sockets. The same on real kernels: tests/cluster/test_dlm_tool.py."""
+"""Debian's dlm_tool 4.2.0, unmodified, against dlm_glue's sockets."""
 
 from __future__ import annotations
 

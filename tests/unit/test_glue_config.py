@@ -18,6 +18,7 @@ from tests.unit.coordinator_story import Story
 from vcs.config.load import loads
 from vcs.config.model import ClusterConfig, DlmConfig, LockspaceConfig
 from vcs.errors import ConfigError
+from vcs.model import Phase
 
 NODES = "".join(f'[[node]]\nid = {n}\nname = "n{n}"\naddress = "192.0.2.{n}"\n' for n in (1, 2))
 GOOD = '[cluster]\nname = "alpha"\n' + NODES
@@ -203,3 +204,22 @@ def test_a_name_that_is_too_long_is_refused() -> None:
     full = Replicated(groups={str(n): None for n in range(groups.GROUPS_MAX)})  # type: ignore[misc]
     refused = groups.refusal(full, "new", "")
     assert refused is not None and refused[0] == errno.ENOSPC
+
+
+# --- looking at a recovery --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_look_that_shows_nothing_new_decides_nothing(world: World) -> None:
+    world.open("x")
+    world.settle()
+    world.stop("x")
+    world.settle()
+    world.start("x", {1: 11, 2: 12})
+    world.settle()
+    decisions: list[State] = []
+    world.glue.watchers.append(decisions.append)
+    for status, expected in ((0x01, 1), (0x01, 1), (0x15, 2), (0x55, 3), (0x55, 4)):
+        world.recovered("x", status)
+        assert len(decisions) == expected, f"{status:#x}"
+    world.recovered("x", 0xFF)
+    assert world.acked("x", Phase.START)
