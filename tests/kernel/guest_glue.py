@@ -170,16 +170,3 @@ def test_dlm_controld_is_not_fought(world: GlueWorld) -> None:
         s.listen()
         with pytest.raises(VcsError, match="dlm_controld runs"):
             refuse_dlm_controld()
-
-
-def test_lost_provider_stops_everything(world: GlueWorld) -> None:
-    """Last: a lost group goes on no more until it is left."""
-    join(world, "seven")
-    world.port.close()
-    took = wait(lambda: status("seven") == 0, "stopped")
-    print(f"stopped {took:.0f} ms after the provider's end")
-    wait(lambda: any(e["event"] == "ls_lost" and e["lockspace"] == "seven" for e in events()), "ls_lost")
-    # Locking has stopped, and it is the kernel's rule that the last close of a lockspace waits for it too: only a reboot ends this.
-    waiting = lock("seven", "try", "r")
-    with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(1.0)
