@@ -26,8 +26,12 @@ from dlm_glue.controld_seat import Seat
 from dlm_glue.controld_server import ControldServer
 from dlm_glue.journal import Journal
 from dlm_glue.lockspace import NODEID_MAX, OsTree
+from dlm_glue.plock_device import KernelDevice
+from dlm_glue.plock_log import Log, boot_id
+from dlm_glue.plock_loop import Plocks
 from dlm_glue.uevents import UeventReader, open_socket
 from vcs import realtime
+from vcs.channel import open_channel
 from vcs.client import Client
 from vcs.config.load import DEFAULT_PATH, load
 from vcs.config.model import ClusterConfig
@@ -95,6 +99,23 @@ def refuse_dlm_controld() -> None:
     raise VcsError("dlm_controld, or another dlm_glue, runs on this machine", "stop it first: systemctl disable --now dlm")
 
 
+def start_plocks(nodeid: int, run_dir: str) -> tuple[Plocks, asyncio.Future[None]]:
+    """Before the first lockspace is answered: without a reader of its device, whoever takes a POSIX lock hangs in the kernel.
+
+    The future ends with what went wrong later. Raises VcsError.
+    """
+    loop = asyncio.get_running_loop()
+    failed: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException) -> None:
+        loop.call_soon_threadsafe(failed.set_exception, error)
+
+    log = Log.open(f"{run_dir}/plock.log", boot_id())
+    plocks = Plocks(nodeid, KernelDevice.open(), log, lambda group: open_channel(group, f"{run_dir}/vcs.sock", explicit=True), tell)
+    plocks.start()
+    return plocks, failed
+
+
 async def own_nodeid(port: Reader, handle: str) -> int:
     """The nodeid that vcsd gave the cluster; waits until it is there."""
     loop = asyncio.get_running_loop()
@@ -139,6 +160,7 @@ async def run(args: argparse.Namespace) -> int:
     tree = LoggedTree(OsTree(), ring)
     applier = Applier(tree, setup, closing=functools.partial(connecting.aborted, port=setup.port))
     configured = frozenset(setup.addresses)
+    plocks, plocks_failed = start_plocks(nodeid, args.run_dir)
     glue = Glue(
         handle=handle,
         nodeid=nodeid,
@@ -152,19 +174,24 @@ async def run(args: argparse.Namespace) -> int:
         configs={c.name: c.text() for c in config.dlm.lockspaces if c.text()},
         refusal=functools.partial(refusal, f"{args.run_dir}/vcs.sock"),
     )
-    seat = Seat(lambda: glue.state, tree, applier.paths, lambda: load(args.config, with_key=False))
+    glue.watchers.append(plocks.watch)
+    seat = Seat(
+        lambda: glue.state, tree, applier.paths, lambda: load(args.config, with_key=False), plocks.lines, plocks.without_state
+    )
     server = ControldServer(seat, ring, f"{args.run_dir}/vcs.sock")
     glue.watchers.append(server.watch)
     await server.start()
     await glue.start()
     logger.info("feeds the DLM of node %d, cluster %s", nodeid, config.name)
     ending = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((ending, glue.failed), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((ending, glue.failed, plocks_failed), return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
     await server.close()
     glue.close()
-    if glue.failed.done():
-        error = glue.failed.exception()
+    plocks.close()
+    failed = next((f for f in (glue.failed, plocks_failed) if f.done()), None)
+    if failed is not None:
+        error = failed.exception()
         logger.critical("cannot go on: %s", error, exc_info=error)
         log.note("glue_failed", error=str(error))
         return 1
