@@ -150,7 +150,7 @@ def test_the_control_socket_answers_for_a_running_cluster(tmp_path: Path) -> Non
         assert isinstance(status, dict) and json.dumps(status)
         assert (status["cluster"], status["node"], status["groups"]) == ("story", "node1", 1)
         assert status["view"]["members"] == [1, 2, 3] and status["view"]["quorate"] is True
-        assert status["quorum"] == {"votes": 3, "expected": 3, "needed": 2} and status["provider"]["state"] == "attached"
+        assert {"votes": 3, "expected": 3, "needed": 2}.items() <= status["quorum"].items() and status["provider"]["state"] == "attached"
         assert 0 < status["lease"]["remaining_ms"] <= status["lease"]["lease_ms"] == 10000
         nodes = await asyncio.to_thread(ask, them[1], "nodes")
         assert isinstance(nodes, list)
