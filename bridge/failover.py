@@ -18,8 +18,9 @@ KEEP: Final = 20
 "Failovers that are remembered."
 QUIET_NS: Final = 1_000_000_000
 "Nothing was waited for any more for so long: it is over."
-DOUBT_NS: Final = 60_000_000_000
-"A sign of trouble that is older has nothing to do with it."
+DOUBT_NS: Final = 3_000_000_000
+"""Nobody says that a doubtful node answers again. But signs of a node that dies follow each other closely: one that nothing has followed
+for so long was about something else."""
 DOUBTS: Final = ("silent", "suspect", "process_dead")
 TRIES_MAX: Final = 50
 GROUPS_MAX: Final = 256
@@ -35,7 +36,8 @@ class Failovers:
         self.past: list[Failover] = list(past)[-KEEP:]
         self.open: Failover | None = None
         self._began = self._last = 0
-        self._doubts: dict[int, tuple[int, str]] = {}
+        self._doubts: dict[int, tuple[tuple[int, str], int]] = {}
+        "nodeid -> (first sign of this trouble and what it was, the newest)."
         self._gather = (0, "")
         self._ring = ""
         self._members: list[int] = []
@@ -72,7 +74,9 @@ class Failovers:
     def _health(self, r: Record) -> None:
         nodeid, what = int(r["nodeid"]), str(r["what"])
         if what in DOUBTS:
-            self._doubts.setdefault(nodeid, (int(r["t"]), str(r.get("detail") or what)))
+            sign = (int(r["t"]), str(r.get("detail") or what))
+            first, newest = self._doubts.get(nodeid, (sign, sign[0]))
+            self._doubts[nodeid] = (first if sign[0] - newest < DOUBT_NS else sign, sign[0])
         elif what == "returned":
             self._doubts.pop(nodeid, None)
 
@@ -97,19 +101,25 @@ class Failovers:
         if self.open is None:
             self._begin(r, nodeid)
         assert self.open is not None
-        sign = self._doubts.pop(nodeid, (now, ""))
-        at = sign[0] if now - sign[0] < DOUBT_NS else now
-        victim: Victim = {"nodeid": nodeid, "incarnation": _hex(r["incarnation"]), "why": str(r["why"]), "sign": sign[1],
+        at, sign = self._sign(nodeid, now)
+        self._doubts.pop(nodeid, None)
+        victim: Victim = {"nodeid": nodeid, "incarnation": _hex(r["incarnation"]), "why": str(r["why"]), "sign": sign,
                           "detected_ms": self._ms(at), "tries": []}  # fmt: skip
         self.open["victims"].append(victim)
         self._last = now
 
+    def _sign(self, nodeid: int, now: int) -> tuple[int, str]:
+        """When the trouble with the node began, and how it showed."""
+        began = self._gather[0] or now
+        first, newest = self._doubts.get(nodeid, ((now, ""), now))
+        return first if began - newest < DOUBT_NS else (now, "")
+
     def _begin(self, r: Record, nodeid: int) -> None:
         now = int(r["t"])
-        signs = [self._doubts.get(nodeid, (now, ""))[0]]
+        signs = [self._sign(nodeid, now)[0]]
         if self._gather[0] and now - self._configured < QUIET_NS:
             signs.append(self._gather[0])
-        self._began = min(s for s in signs if now - s < DOUBT_NS)
+        self._began = min(signs)
         number = self.past[-1]["number"] + 1 if self.past else 1
         self.open = {"number": number, "wall_ns": int(r["wall"]) - (now - self._began), "rings": [self._ring], "members": self._members,
                      "victims": [], "groups": [], "configured_ms": None, "view_ms": None, "done_ms": 0.0, "complete": False}  # fmt: skip

@@ -90,6 +90,17 @@ def test_a_failover_has_all_its_phases_in_order() -> None:
     assert {g["name"] for g in one["groups"]} == {"dlm:x"}, "y never had node 3, so it was not stopped"
 
 
+def test_an_old_hiccup_of_the_victim_is_no_sign_of_its_death() -> None:
+    """It was silent for a moment 50 s ago and nothing came of it: seen in the lab, where the failover then seemed to take 50 s longer."""
+    story = killed()
+    died = next(i for i, r in enumerate(story.told[1]) if r["event"] == "peer_health")
+    at = int(str(story.told[1][died]["t"])) - 50_000 * MS
+    story.told[1].insert(died, {**story.told[1][died], "t": at, "wall": at + WALL, "what": "silent", "detail": "no answer for 99 ms"})
+    one = timeline(story, 1)
+    assert one["victims"][0]["sign"] == "no answer for 270 ms to 3 asks" and one["victims"][0]["detected_ms"] == 0.0
+    assert one["configured_ms"] is not None and one["configured_ms"] < 1000
+
+
 def test_all_nodes_tell_the_same_story() -> None:
     story = killed()
     one, two = timeline(story, 1), timeline(story, 2)
