@@ -14,7 +14,7 @@ import traceback
 from contextlib import nullcontext
 from typing import Any
 
-from bridge.coordinator import detached, feed, groups, merge, persist, quorum
+from bridge.coordinator import detached, feed, groups, merge, methods, persist, quorum
 from bridge.coordinator.core import Coordinator
 from bridge.coordinator.messages import AbsenceOver, Ack
 from bridge.coordinator.state import DETACHED, FAILED, UNSEEN, GroupRec, Obligation, State
@@ -144,6 +144,11 @@ def _reordered() -> Any:
     return swap((feed.Feeder, "_event", event))
 
 
+def _one_method_for_ever() -> Any:
+    """A method that fails is tried again and again, though there is another one."""
+    return swap((methods, "turn", lambda attempt, methods, tries: 0))
+
+
 UNFENCED = frozenset({"start_before_fence", "obligation_lost", "dead_writer", "double_lock"})
 SEEDED: tuple[Canary, ...] = (
     Canary("start before fenced", frozenset({"start_before_fence", "obligation_lost"}), _start_before_fenced),
@@ -159,6 +164,7 @@ SEEDED: tuple[Canary, ...] = (
     Canary("who is missing after all died holds nothing", UNFENCED, _missing_forgotten, ("kill_all", "partition")),
     Canary("obligations forgotten over a restart", frozenset({"obligation_lost"}), _obligations_forgotten, ("cut_and_power",)),
     Canary("orders repeated out of place", frozenset({"order"}), _reordered),
+    Canary("a method that fails is tried for ever", frozenset({"stuck"}), _one_method_for_ever, ("partition",)),
 )
 CANARIES: tuple[Canary, ...] = SEEDED + all_canaries()
 ENGINE: tuple[Canary, ...] = tuple(

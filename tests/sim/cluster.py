@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 MakeCoordinator = Callable[[ClusterConfig, Processor, bytes | None], Coordinator]
 
 
+DEAD = "dead"
+"A method of this name never works: another one has to."
+
+
 class FenceDevice:
     """A power switch: cycles the plug of a node. Truthful, but slow or dead when told so."""
 
@@ -38,18 +42,32 @@ class FenceDevice:
         self.calls = 0
         self.fresh = 0
         "How often it hit another incarnation than the one that was meant."
+        self._running: dict[tuple[Daemon, int, int], int] = {}
+        "Who fences which incarnation -> the call."
 
     def launch(self, daemon: Daemon, what: co.LaunchFence) -> None:
         """An agent process: it outlives the daemon that launched it, though nobody then hears its result."""
         self.calls += 1
         slow = self.mode == "slow"
         delay = self.cluster.rng.randint(2000 * MS, 9000 * MS) if slow else self.cluster.rng.randint(30 * MS, 400 * MS)
-        self.cluster.after(delay, lambda: self._act(daemon, what))
+        call = self.calls
+        self._running[daemon, what.nodeid, what.incarnation] = call
+        self.cluster.after(delay, lambda: self._act(daemon, what, call))
 
-    def _act(self, daemon: Daemon, what: co.LaunchFence) -> None:
+    def cancel(self, daemon: Daemon, what: co.CancelFence) -> None:
+        """Called off, and its agent with it (SAFETY S1)."""
+        self._running.pop((daemon, what.nodeid, what.incarnation), None)
+
+    def _works(self, what: co.LaunchFence) -> bool:
+        methods = self.cluster.config.fence_methods(what.nodeid)
+        return self.mode != "fail" and methods[what.method].name != DEAD
+
+    def _act(self, daemon: Daemon, what: co.LaunchFence, call: int) -> None:
         if not daemon.machine.on or daemon.machine.boot != daemon.who.boot:
             return  # the agent's own machine was reset
-        ok = self.mode != "fail"
+        if not daemon.dead and self._running.get((daemon, what.nodeid, what.incarnation)) != call:
+            return
+        ok = self._works(what)
         if ok:
             target = self.cluster.machines[what.nodeid]
             if target.on and target.boot != what.incarnation:

@@ -113,6 +113,8 @@ class Daemon:
         elif isinstance(effect, co.Persist):
             self._saving = True
             self.machine.later(FSYNC_NS, lambda: self._saved(effect.record))
+        elif isinstance(effect, co.CancelFence):
+            world.device.cancel(self, effect)
         elif isinstance(effect, co.LaunchFence):
             world.device.launch(self, effect)
         elif isinstance(effect, co.WakeAt):

@@ -8,19 +8,19 @@ everything is healed, and the cluster must become whole within bounded time.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from bridge.coordinator import Coordinator
 from tests.sim.checkers.groups import GroupCheckers
-from tests.sim.cluster import Cluster, MakeCoordinator
+from tests.sim.cluster import DEAD, Cluster, MakeCoordinator
 from tests.sim.engine_run import run_engine_seed
 from tests.sim.faults import Faults
 from tests.sim.node import GROUPS
 from tests.sim.oracle import Oracle
 from tests.sim.totem_port import TotemPort
 from tests.sim.world import SECOND, Violation, World
-from vcs.config.model import ClusterConfig, FencingConfig, LeaseConfig, NodeConfig, QuorumConfig
+from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, FencingConfig, LeaseConfig, NodeConfig, QuorumConfig
 
 SAFETY_NS = 25 * SECOND
 LIVENESS_NS = 120 * SECOND
@@ -74,13 +74,20 @@ def draw_config(rng: Random) -> ClusterConfig:
     agent = "sim" if rng.random() < 0.85 else ""
     if not agent:
         count = min(count, 3)  # pressing buttons one by one takes long
-    return ClusterConfig(
+    config = ClusterConfig(
         name="sim",
         nodes=tuple(NodeConfig(n, f"n{n}", (f"10.0.0.{n}",)) for n in range(1, count + 1)),
         quorum=draw_quorum(rng, count, agent),
         fencing=FencingConfig(agent=agent, retry_ms=200, retry_max_ms=2000),
         lease=LeaseConfig(lease_ms=rng.choice((0, 0, 5000))),
     )
+    return two_methods(config) if agent and rng.random() < 0.3 else config
+
+
+def two_methods(config: ClusterConfig) -> ClusterConfig:
+    """The first one never works."""
+    methods = (FenceMethod((DEAD,)), FenceMethod((config.fencing.agent,)))
+    return replace(config, nodes=tuple(replace(n, methods=methods) for n in config.nodes), fence_devices=(FenceDevice(DEAD, DEAD),))
 
 
 def engine_alone(seed: int) -> Outcome:
