@@ -258,7 +258,8 @@ class Coordinator:
         except RemoteError as error:
             self._reject("snapshot", error)
             return
-        self.feed.leases.forget()  # others were primary without this node: nobody it heard of is surely out since then
+        if state.digest() != self.state.digest():
+            self.feed.leases.forget()  # others were primary without this node: nobody it heard of is surely out since then
         self._form(state, cold=False)
 
     def _cold(self) -> None:

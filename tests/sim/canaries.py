@@ -20,6 +20,7 @@ from bridge.coordinator.messages import AbsenceOver, Ack
 from bridge.coordinator.state import DETACHED, FAILED, UNSEEN, GroupRec, Obligation, State
 from membership.api import Configuration
 from tests.sim.canaries_engine import ENGINE_CANARIES
+from tests.sim.canaries_lease import LEASE_CANARIES
 from tests.sim.canary import Canary, swap
 from tests.sim.engine_run import run_engine_seed
 from tests.sim.rules import all_canaries, all_rules
@@ -166,7 +167,8 @@ SEEDED: tuple[Canary, ...] = (
     Canary("orders repeated out of place", frozenset({"order"}), _reordered),
     Canary("a method that fails is tried for ever", frozenset({"stuck"}), _one_method_for_ever, ("partition",)),
 )
-CANARIES: tuple[Canary, ...] = SEEDED + all_canaries()
+ALONE: tuple[Canary, ...] = tuple(Canary(*broken, lease=True) for broken in LEASE_CANARIES)
+CANARIES: tuple[Canary, ...] = SEEDED + ALONE + all_canaries()
 ENGINE: tuple[Canary, ...] = tuple(
     Canary(f"engine: {name.replace('_', ' ')}", broken.caught_by, nullcontext, engine=name) for name, broken in ENGINE_CANARIES.items())
 
@@ -184,7 +186,7 @@ def hunt(canary: Canary, seeds: range = range(1, SEEDS_MAX + 1)) -> Outcome | No
         return _told(canary)
     with canary.broken():
         for seed in seeds:
-            outcome = run(seed, layer="oracle", faults=canary.faults)
+            outcome = run(seed, layer="oracle", faults=canary.faults, lease=canary.lease)
             if not outcome.ok:
                 return outcome
     return None

@@ -32,6 +32,8 @@ class Canary:
     "Context manager in which the rule is broken."
     faults: tuple[str, ...] = ()
     "Faults that the breakage needs; empty: whatever the seeds draw."
+    lease: bool = False
+    "Only clusters that fence themselves."
     engine: str = ""
     "Name of the engine's canary, if the rule is below the coordinator."
     rule: str = ""

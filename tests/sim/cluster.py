@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from bridge.coordinator import Coordinator
 from bridge.coordinator import api as co
-from membership.api import Processor
 from tests.sim.disk import SharedDisk
 from tests.sim.node import BOOT_NS, Daemon, EnginePort, Machine
 from tests.sim.world import MS, World
@@ -23,7 +22,8 @@ from vcs.model import GroupFlags, Level
 if TYPE_CHECKING:
     from tests.sim.checkers.groups import GroupCheckers
 
-MakeCoordinator = Callable[[ClusterConfig, Processor, bytes | None], Coordinator]
+MakeCoordinator = Callable[..., Coordinator]
+"Called with configuration, processor, record, and ``self_fence``."
 
 
 DEAD = "dead"
@@ -96,6 +96,8 @@ class Cluster:
         self.device = FenceDevice(self)
         self.engines = 0
         self.checkers: GroupCheckers | None = None
+        self.dry: frozenset[int] = frozenset()
+        "Nodes whose module only counts the resets of a lease that has run out."
         self.machines = {n.id: Machine(self, n.id) for n in config.nodes}
         self.refusals = 0
 
@@ -150,6 +152,11 @@ class Cluster:
 
     def locked(self, machine: Machine, group: str, lock: int) -> None:
         self.check.locked(machine, group, lock)
+
+    def reset(self, machine: Machine) -> None:
+        """By its own kernel."""
+        self.trace(machine.nodeid, "reset")
+        self.check.reset(machine)
 
     def machine_off(self, machine: Machine) -> None:
         self.disk.power_off(machine.incarnation)

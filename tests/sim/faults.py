@@ -34,6 +34,7 @@ class Faults:
             "power": self._power, "kill": self._kill, "kill_all": self._kill_all, "partition": self._partition,
             "singles": self._singles, "pause": self._pause, "device": self._device, "leave": self._leave, "unmount": self._unmount,
             "power_all": self._power_all, "stuck": self._stuck, "cut_and_power": self._cut_and_power,
+            "alone": self._alone,
             "one_way": self._one_way, "noise": self._noise, "acknowledge": self._acknowledge, "leave_all": self._leave_all,
             "restart": self._restart, "restart_all": self._restart_all,
             "maintenance": self._maintenance, "expect": self._expect, "shut_down": self._shut_down,
@@ -72,10 +73,11 @@ class Faults:
 
     def _reset_by_hand(self) -> None:
         """Where no other node can fence (one node, or no agent), an administrator presses the button of whoever has failed."""
-        if len(self.cluster.machines) > 1 and self.cluster.config.fencing.agent:
+        config = self.cluster.config
+        if len(self.cluster.machines) > 1 and config.fencing.agent:
             return
         for machine in self.cluster.machines.values():
-            if machine.daemon is None:
+            if machine.daemon is None or (config.self_fencing and machine.nodeid not in self.cluster.dry):
                 continue
             node = machine.daemon.coordinator.state.nodes.get(machine.nodeid)
             if node is not None and node.status == FAILED and node.boot == machine.boot:
@@ -99,7 +101,10 @@ class Faults:
             machine.power_off()
 
     def _kill(self) -> None:
-        machine = self.cluster.machines[self._some()]
+        self._kill_one(self._some())
+
+    def _kill_one(self, nodeid: int) -> None:
+        machine = self.cluster.machines[nodeid]
         if machine.on and not machine.paused:
             machine.daemon_died()
 
@@ -161,6 +166,14 @@ class Faults:
         machine = self.cluster.machines[self._some()]
         machine.pause(True)
         self.cluster.after(int(self.rng.expovariate(1 / (2 * SECOND))) + MS, lambda: machine.pause(False))
+
+    def _alone(self) -> None:
+        """One is cut off for longer than any lease, and its daemon dies again and again."""
+        alone = self._some()
+        self.wires.connect([{alone}, set(self.cluster.machines) - {alone}])
+        for _ in range(self.rng.randint(0, 4)):
+            self.cluster.after(self.rng.randint(100, 6000) * MS, lambda: self._kill_one(alone))
+        self.cluster.after(self.rng.randint(6, 14) * SECOND, self.everybody)
 
     def _device(self) -> None:
         self.cluster.device.mode = self.rng.choice(("fail", "slow", "ok"))

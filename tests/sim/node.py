@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.coordinator import api as co
+from bridge.coordinator.lease import announce
 from membership.api import Configuration, EngineEvent, Kind, Processor
-from tests.fakes.switch import FakeSwitch
+from tests.fakes.switch import CAPABILITY_RESET, FakeSwitch
 from tests.fakes.switch_state import FakeGroup
 from tests.sim.glue import HANDLE, WORK_NS, Glue
 from tests.sim.world import Violation
@@ -63,8 +64,10 @@ class Daemon:
         self.port = machine.switch.provider()
         self.port.on_hints = self._hinted
         self.port.hints()
-        self.session = self.port.attach(HANDLE, self.world.config.lease.lease_ms).session
-        self.coordinator = self.world.make_coordinator(self.world.config, self.who, machine.record)
+        config = self.world.config
+        said = announce(config, bool(self.port.info().capabilities & CAPABILITY_RESET))
+        self.session = self.port.attach(HANDLE, config.lease.lease_ms, said.grace_ms).session
+        self.coordinator = self.world.make_coordinator(config, self.who, machine.record, self_fence=said)
         self._inputs: deque[co.Input] = deque()
         self._effects: deque[co.Effect] = deque()
         self.feed(co.LocalGroups(tuple(self.port.groups(HANDLE))))
@@ -149,6 +152,8 @@ class Daemon:
             port.fenced(HANDLE, session, effect.nodeid, effect.incarnation)
         elif isinstance(effect, co.RenewLease) and self.world.config.lease.lease_ms:
             port.lease_renew(HANDLE, session, effect.valid_from_ns)
+        elif isinstance(effect, co.Freeze) and self.world.config.lease.lease_ms:
+            port.lease_freeze(HANDLE, session, effect.until_ns)
 
     def _saved(self, record: bytes) -> None:
         if not self.dead:
@@ -237,7 +242,9 @@ class Machine:
         self.booted_ns = self.world.now
         self.starts_ns = 0
         self.frozen.clear()
-        self.switch = FakeSwitch(self.boot, lambda: self.world.now, self._observe)
+        self._lease_timer = 0
+        reset = None if self.nodeid in self.world.dry else self._reset
+        self.switch = FakeSwitch(self.boot, lambda: self.world.now, self._observe, reset)
         self.switch.provider().cluster_add(HANDLE, "sim", self.nodeid)
         self.glue = Glue(self)
         self.world.trace(f"{self.nodeid} power_on {self.boot}")
@@ -264,6 +271,9 @@ class Machine:
         self.paused = paused
         self.world.engine.pause(self.nodeid, paused)
         if not paused:
+            self.switch.tick()  # an overdue timer of the kernel's comes before any process (what a real machine does: SAFETY S11)
+            if not self.on:
+                return
             calls, self.frozen = self.frozen, []
             for call in calls:
                 self.world.after(0, call)
@@ -275,7 +285,11 @@ class Machine:
         self.world.engines += 1
         self.daemon_born = self.world.now
         self.world.trace(f"{self.nodeid} daemon_start {self.world.engines}")
-        self.daemon = Daemon(self, self.world.engines)
+        try:
+            self.daemon = Daemon(self, self.world.engines)
+        except SwitchError as error:  # the lease has run out: nobody takes the seat before the reset
+            self.world.trace(f"{self.nodeid} no seat: {error.message}")
+            self.later(RESTART_NS, self.daemon_start)
 
     def daemon_died(self) -> None:
         """kill -9, or its own end after a lost seat; the service manager restarts it."""
@@ -343,4 +357,29 @@ class Machine:
 
     def _observe(self, what: str, _handle: str, group: str, number: int) -> None:
         self.world.observed(self, what, group, number)
+        if what in ("group_start", "lease_renew", "provider_attach", "lease_hint"):
+            self.later((0, 0), self._lease_timers)
+
+    # --- the lease's timers, of the kernel's ------------------------------------------------------------------------------
+    def _lease_timers(self) -> None:
+        """Come again when the next one is due; one that was prolonged meanwhile is found so then."""
+        due = self.switch.next_deadline()
+        if due is None or (self._lease_timer and self._lease_timer <= due):
+            return
+        self._lease_timer = due
+        wait = max(0, due - self.world.now)
+
+        def fire() -> None:
+            self._lease_timer = 0
+            self.switch.tick()
+            if self.on:
+                self._lease_timers()
+
+        self.later((wait, wait), fire)
+
+    def _reset(self) -> None:
+        """emergency_restart()."""
+        if self.on:
+            self.world.reset(self)
+            self.power_off()
 

@@ -68,10 +68,12 @@ def draw_quorum(rng: Random, count: int, agent: str) -> QuorumConfig:
     )
 
 
-def draw_config(rng: Random) -> ClusterConfig:
-    """The seed's cluster: mostly three nodes, the defaults more often than not."""
+def draw_config(rng: Random, lease: bool = False) -> ClusterConfig:
+    """The seed's cluster: mostly three nodes, the defaults more often than not. With ``lease``, one that fences itself."""
     count = rng.choice((1, 2, 3, 3, 3, 3, 4, 5))
-    agent = "sim" if rng.random() < 0.85 else ""
+    agent = "sim" if rng.random() < 0.85 and not lease else ""
+    if lease:
+        count = 3
     if not agent:
         count = min(count, 3)  # pressing buttons one by one takes long
     config = ClusterConfig(
@@ -79,7 +81,7 @@ def draw_config(rng: Random) -> ClusterConfig:
         nodes=tuple(NodeConfig(n, f"n{n}", (f"10.0.0.{n}",)) for n in range(1, count + 1)),
         quorum=draw_quorum(rng, count, agent),
         fencing=FencingConfig(agent=agent, retry_ms=200, retry_max_ms=2000),
-        lease=LeaseConfig(lease_ms=rng.choice((0, 0, 5000))),
+        lease=LeaseConfig(*ALONE) if lease else draw_lease(rng, not agent and count >= 3),
     )
     return two_methods(config) if agent and rng.random() < 0.3 else config
 
@@ -88,6 +90,25 @@ def two_methods(config: ClusterConfig) -> ClusterConfig:
     """The first one never works."""
     methods = (FenceMethod((DEAD,)), FenceMethod((config.fencing.agent,)))
     return replace(config, nodes=tuple(replace(n, methods=methods) for n in config.nodes), fence_devices=(FenceDevice(DEAD, DEAD),))
+
+
+ALONE = (3000, "on", 500, 1000)
+"Lease, self-fencing, grace, margin: shorter than the defaults, so that more of them fit into a seed."
+
+
+def draw_lease(rng: Random, alone: bool) -> LeaseConfig:
+    """``alone``: without an agent, so that mostly the nodes fence themselves."""
+    lease_ms = rng.choice((0, 0, 5000))
+    if alone and rng.random() < 0.8:
+        return LeaseConfig(*ALONE)
+    return LeaseConfig(lease_ms, "off")
+
+
+def draw_dry(rng: Random, config: ClusterConfig) -> frozenset[int]:
+    """Nodes whose module resets nothing: one of them in some of the clusters that fence themselves."""
+    if not config.self_fencing or rng.random() < 0.8:
+        return frozenset()
+    return frozenset({rng.choice(config.nodes).id})
 
 
 def engine_alone(seed: int) -> Outcome:
@@ -99,17 +120,20 @@ def engine_alone(seed: int) -> Outcome:
 
 
 def run(
-    seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str = "", faults: tuple[str, ...] = ()
+    seed: int, make_coordinator: MakeCoordinator = Coordinator, layer: str = "", faults: tuple[str, ...] = (),
+    lease: bool = False,
 ) -> Outcome:
-    """One seed from beginning to end. ``layer`` is one of SHARES, ``faults`` names of the menu; the seed draws them otherwise."""
+    """One seed from beginning to end. ``layer`` is one of SHARES, ``faults`` names of the menu; the seed draws them otherwise.
+    ``lease``: a cluster that fences itself."""
     world = World(seed, EVENTS_MAX)
-    config = draw_config(world.rng("config"))
+    config = draw_config(world.rng("config"), lease)
     layer = layer or world.rng("layer").choices(tuple(SHARES), tuple(SHARES.values()))[0]
     if layer == "engine":
         return engine_alone(seed)
     engine: Oracle | TotemPort = TotemPort(world, config) if layer == "totem" else Oracle(world)
     world.trace("seed", seed, layer, config)
     cluster = Cluster(world, config, engine, GROUPS, make_coordinator)
+    cluster.dry = draw_dry(world.rng("dry"), config)
     checkers = GroupCheckers(cluster)
     trouble = Faults(cluster, engine, faults)
     name = detail = ""

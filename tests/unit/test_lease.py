@@ -129,6 +129,22 @@ def test_the_count_goes_on_in_the_next_quorate_configuration() -> None:
     assert story.running("gfs") == dict.fromkeys((2, 3, 4), (2, 3, 4))
 
 
+def test_a_newcomer_does_not_begin_the_count_anew() -> None:
+    """It adopts the state, the others only hear what they know: a node that comes and goes must not put the fence off for ever."""
+    story = Story(4, agent="")
+    story.self_fence = dict.fromkeys(range(1, 5), ARMED)
+    story.boot(1, 2, 3, 4)
+    story.form(1, 2, 3, 4)
+    story.join("gfs", 1, 2, 3)
+    story.power_off(3)
+    story.form(1, 2, 4)
+    pass_time(story, 5000, 1, 2, 4)
+    story.restart_daemon(4)
+    story.form(1, 2, 4)
+    pass_time(story, 3000, 1, 2, 4)
+    assert story.running("gfs") == dict.fromkeys((1, 2), (1, 2))
+
+
 def test_who_missed_a_primary_starts_its_count_anew() -> None:
     """3 knew the obligation, was away while 5 was readmitted and lost once more, and comes back: its old count proves nothing."""
     story = Story(5, agent="")

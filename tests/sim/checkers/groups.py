@@ -18,6 +18,7 @@ dead_writer            a write by an incarnation that others have recovered with
 double_lock            a lock that two living machines hold
 restarted_admitted     a daemon that was restarted over live groups is in a quorate view
 inquorate_start        a start in a view without quorum
+needless_reset         a machine resets itself though no group that needs fencing has begun there
 diverged               two members of one configuration hold different states at the same version
 =====================  ====================================================================================================
 """
@@ -222,6 +223,12 @@ class GroupCheckers:
 
     def left(self, machine: Machine, group: str) -> None:
         self.exposed.get(group, {}).pop(machine.incarnation, None)
+
+    def reset(self, machine: Machine) -> None:
+        self.seen.add("reset")
+        held = machine.switch.groups("c")
+        if not any(g.event and g.name in self.fenced_groups for g in held):
+            self.fail("needless_reset", f"node {machine.nodeid} has {[(g.name, g.event) for g in held]}")
 
     def machine_off(self, machine: Machine) -> None:
         for table in self.exposed.values():
