@@ -164,7 +164,7 @@ SECTIONS: tuple[Section, ...] = (
         _ms("takeover_limit_ms", 100, HOUR_MS, "For the next owner of a persistent group whose owner has gone"),
     )),
     Section("fencing", "How a failed node is made sure to write no more.", FencingConfig, (
-        Key("agent", Kind.STRING, "Fence agent: a name to be found in PATH, or an absolute path; empty: only `vcs fence ack`."),
+        Key("agent", Kind.STRING, "Fence agent: a name to be found in PATH, or an absolute path; empty: self-fencing or `vcs fence ack`."),
         Key("options", Kind.OPTIONS, "Options for every call; a node's own `fence` options come on top."),
         _ms("timeout_ms", 100, HOUR_MS, "A call that takes longer has failed"),
         _ms("retry_ms", 10, HOUR_MS, "Pause before a method is tried again, doubled each time"),
