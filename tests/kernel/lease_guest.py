@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs in a guest: arm a lease that resets this machine, stop feeding it in one of some ways, and tell the time until the end.
+
+    lease_guest.py LEASE_MS GRACE_MS MODE
+
+Modes: silent (the provider lives and renews no more), killed (its socket dies), stale (it goes on renewing, with old evidence), left (the
+group is left in the grace: no reset).
+Prints one line of JSON {"deadline": ns} and then the time (CLOCK_BOOTTIME, ns), a line each 5 ms, flushed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+
+from vcs.errors import SwitchError
+from vcs.model import GroupFlags, Level, Member, Phase, RingId
+from vcs.netlink import KernelSwitch
+
+HANDLE = "reset"
+TOLD_S = 0.005
+
+
+def now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def arm(provider: KernelSwitch, consumer: KernelSwitch, lease_ms: int, grace_ms: int) -> tuple[int, int, int]:
+    """(provider's session, consumer's session, evidence) of a cluster whose only group has started."""
+    provider.cluster_add(HANDLE, HANDLE, 1)
+    session = provider.attach(HANDLE, lease_ms, grace_ms).session
+    me = Member(1, provider.info().incarnation)
+    provider.view_set(HANDLE, session, RingId(4, 1), True, [me])
+    joined = consumer.join(HANDLE, "g", Level.USER, GroupFlags.NEEDS_FENCE, "test").session
+    provider.group_stop(HANDLE, session, "g", 10)
+    consumer.ack(HANDLE, joined, "g", 10, Phase.STOP)
+    evidence = now()
+    provider.lease_renew(HANDLE, session, evidence)
+    provider.group_start(HANDLE, session, "g", 10, [me])
+    return session, joined, evidence
+
+
+def main(lease_ms: int, grace_ms: int, mode: str) -> None:
+    provider, consumer = KernelSwitch(), KernelSwitch()
+    session, joined, evidence = arm(provider, consumer, lease_ms, grace_ms)
+    deadline = evidence + (lease_ms + grace_ms) * 1_000_000
+    print(json.dumps({"deadline": deadline}), flush=True)
+    if mode == "killed":
+        provider.close()
+    left = False
+    while True:
+        print(now(), flush=True)
+        if mode == "stale":
+            with contextlib.suppress(SwitchError):
+                provider.lease_renew(HANDLE, session, evidence)
+        if mode == "left" and not left and now() > evidence + lease_ms * 1_000_000 + 100_000_000:
+            left = True
+            consumer.leave(HANDLE, joined, "g")
+        if left and now() > deadline + 2_000_000_000:
+            print(json.dumps({"alive": True}), flush=True)
+            return
+        time.sleep(TOLD_S)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

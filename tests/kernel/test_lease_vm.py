@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Real resets (SAFETY S11, S14): a machine whose lease has run out is reset by its kernel, at the deadline and never before it; and by
+the hardware watchdog where the kernel would take longer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from harness import Machine
+from harness.pytest_plugin import Factory
+
+pytestmark = pytest.mark.vm
+
+LEASE_MS, GRACE_MS = 2000, 500
+LATE_MS = 500
+"""What a reset may come late on a host that is busy with other things; the figures are recorded. On an idle one it is a few ms."""
+TOLD_MS = 150
+"The guest tells the time each 5 ms; a busy host makes it miss some."
+
+
+class Reset(NamedTuple):
+    deadline: int
+    last: int
+    "The last time that the guest told. Both by its own CLOCK_BOOTTIME, ns."
+
+
+def told(machine: Machine, log: str, boot: int) -> Reset:
+    lines = (machine.folder / f"boot{boot}" / f"{log}.log").read_text().splitlines()
+    times = [int(line) for line in lines if line.isdigit()]
+    return Reset(json.loads(lines[0])["deadline"], times[-1])
+
+
+def prepare(machine: Machine) -> None:
+    if not machine.on:
+        machine.boot()
+    machine.run("modprobe vcs", timeout=30, check=True)
+
+
+@pytest.mark.kernels("6.1", "6.12")
+def test_a_lease_that_is_not_renewed_resets_the_machine(
+    cluster: Factory, kernel: str, record_property: Callable[[str, object], None]
+) -> None:
+    node = cluster(nodes=1, kernel=kernel)[1]
+    for mode in ("silent", "killed", "stale"):
+        prepare(node)
+        assert node.offset is not None
+        shift = node.measure_clock().boottime_ns
+        node.spawn(f"exec python3 -S -m tests.kernel.lease_guest {LEASE_MS} {GRACE_MS} {mode}", log=mode)
+        gone_ns = node.wait_off(60)
+        assert node.stop_reason == "guest-reset", mode
+        reset = told(node, mode, node.boots)
+        late_ms = (gone_ns - shift - reset.deadline) / 1e6
+        record_property(f"{kernel} {mode} late_ms", round(late_ms, 1))
+        print(f"{kernel} {mode}: reset {late_ms:.1f} ms after the deadline, last told {(reset.last - reset.deadline) / 1e6:.1f} ms")
+        assert -5 < late_ms < LATE_MS, mode
+        assert reset.last - reset.deadline > -TOLD_MS * 1_000_000, f"{mode}: it was reset early"
+    prepare(node)
+    left = node.run(f"python3 -S -m tests.kernel.lease_guest {LEASE_MS} {GRACE_MS} left", timeout=60, check=True)
+    assert json.loads(left.lines[-1]) == {"alive": True}
+
+
+def test_the_watchdog_resets_what_the_kernel_does_not(cluster: Factory) -> None:
+    """The grace is a minute: the keeper stops its pings when the lease has ended, and the device counts from there. Before, it lets a
+    machine live on whose keeper was started again, and lets go of the device when nothing is armed."""
+    node = cluster(nodes=1)[1]
+    prepare(node)
+    node.run("modprobe i6300esb", check=True)
+    keeper = "python3 -I -S /opt/vcs/src/vcs/watchdog.py /dev/watchdog 2"
+    first = node.spawn(f"exec {keeper}", log="keeper")
+    node.run("sleep 5")
+    node.run(f"kill {first.pid}", check=True)
+    node.run("sleep 4")
+    assert first.rc == 0, "with the magic close, and so without a reset"
+
+    second = node.spawn(f"exec {keeper}", log="keeper-killed")
+    node.spawn("exec python3 -S -m tests.kernel.lease_guest 6000 60000 silent", log="lease")
+    node.run(f"sleep 1; kill -9 {second.pid}", check=True)
+    node.spawn(f"exec {keeper}", log="keeper-again")
+    node.wait_off(60)
+    assert node.stop_reason == "watchdog"
+    reset = told(node, "lease", node.boots)
+    after_end_s = (reset.last - (reset.deadline - 60_000_000_000)) / 1e9
+    print(f"the watchdog reset the machine {after_end_s:.2f} s after the end of the lease")
+    assert 0 < after_end_s < 2 + 1
