@@ -377,6 +377,11 @@ class Machine:
 
         self.later((wait, wait), fire)
 
+    @property
+    def doomed(self) -> bool:
+        """Paused beyond the deadline of its lease: it is reset before it does anything again (SAFETY S11)."""
+        return self.paused and self.nodeid not in self.world.dry and self.switch._clusters[HANDLE].due(self.world.now)
+
     def _reset(self) -> None:
         """emergency_restart()."""
         if self.on:

@@ -206,7 +206,7 @@ class GroupCheckers:
         if group in self.fenced_groups:
             for who, since in sorted(exposed.items()):
                 other = self.cluster.machines[who[0]]
-                if who in members or who == machine.incarnation or not other.on or other.boot != who[1]:
+                if who in members or who == machine.incarnation or not other.on or other.boot != who[1] or other.doomed:
                     continue
                 born = machine.daemon_born if machine.daemon_born > machine.booted_ns else machine.booted_ns
                 name = "obligation_lost" if born > since else "start_before_fence"
@@ -242,6 +242,7 @@ class GroupCheckers:
             self.fail("dead_writer", f"node {machine.nodeid} writes under lock {lock} of {group}; {event_text(event)} runs without it")
 
     def locked(self, machine: Machine, group: str, lock: int) -> None:
-        holders = self.cluster.disk.believed.get((group, lock), set())
+        machines = self.cluster.machines
+        holders = {who for who in self.cluster.disk.believed.get((group, lock), set()) if not machines[who[0]].doomed}
         if group in self.fenced_groups and len(holders) > 1:
             self.fail("double_lock", f"lock {lock} of {group} is held by {sorted(holders)}")
