@@ -237,8 +237,7 @@ class Coordinator:
             digest=self.state.digest() if has_state else "", leaving=self.feed.leave_wanted, groups=reports,
             can_fence=self.config.fences, fences=tuple(n.id for n in self.config.nodes if self.config.fence_methods(n.id)),
             record=None if has_state or self._record is None else persist.value(self._record), acked=tuple(sorted(self.acked)),
-            self_fence=self.self_fence.row,
-            gasps=tuple(v for pair in sorted(self.gasps.items()) for v in pair),
+            self_fence=self.self_fence.row, gasps=tuple(v for pair in sorted(self.gasps.items()) for v in pair),
         )
 
     def _collected(self) -> None:
