@@ -96,7 +96,7 @@ class GroupCheckers:
             self.seen.add("vote_withdrawn")
         for nodeid in withdrawn:
             machine = self.cluster.machines[nodeid]
-            if machine.on and machine.daemon is not None and machine.daemon.coordinator.state.primary != NO_RING:
+            if machine.on and not machine.doomed and machine.daemon is not None and machine.daemon.coordinator.state.primary != NO_RING:
                 self.fail("vote_withdrawn", f"node {nodeid} is alive, incarnation {machine.boot}")
 
     def _start(self, daemon: Daemon, e: co.StartGroup) -> None:
