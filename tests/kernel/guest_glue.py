@@ -161,12 +161,17 @@ def test_a_member_that_fails_is_failed_for_the_kernel(world: GlueWorld) -> None:
 
 
 def test_dlm_controld_is_not_fought(world: GlueWorld) -> None:
+    """Nor another dlm_glue, which answers dlm_tool at the same name."""
     from dlm_glue.__main__ import refuse_dlm_controld
     from vcs.errors import VcsError
 
+    with pytest.raises(VcsError, match="another dlm_glue, runs"):
+        refuse_dlm_controld()
+    world.kill()
     refuse_dlm_controld()
     with socket.socket(socket.AF_UNIX) as s:
         s.bind("\0dlmc_sock")
         s.listen()
-        with pytest.raises(VcsError, match="dlm_controld runs"):
+        with pytest.raises(VcsError, match="dlm_controld, or another"):
             refuse_dlm_controld()
+    world.glue()
