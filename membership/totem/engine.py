@@ -229,7 +229,9 @@ class TotemCore:
         """An incarnation that has not proved yet to be there now."""
         core = self.core
         if peer.candidate != sender:
-            peer.candidate, peer.candidate_window = sender, ReplayWindow()
+            peer.candidate, peer.candidate_window, peer.candidate_since_ns = sender, ReplayWindow(), now
+            if peer.current is not None:
+                watch.probe(core, peer.nodeid, now)
         if not peer.candidate_window.accept(counter):
             core.count("dropped_replayed")
             return
@@ -238,7 +240,7 @@ class TotemCore:
             core.count("dropped_not_introduced")
             return
         peer.candidate_ns = now
-        if core.local in message.heard:
+        if core.local in message.heard and not peer.answers(peer.nodeid in core.ring.by_id, now, core.timing.alarm):
             peer.promote(now)
             core.links.forget(sender.nodeid)
             # It may not know yet that we hear it: without a frame of ours that names it, it would refuse our commit token.

@@ -30,7 +30,7 @@ from membership.totem.limits import (
     Timing,
 )
 from membership.totem.packing import Reassembly, SendQueue
-from membership.totem.peers import ReplayWindow
+from membership.totem.peers import Peer, ReplayWindow
 from membership.totem.repair import Asks, Pieces, wanted, without
 from membership.totem.ring import Ring
 from membership.totem.ringseq import RingSeqFile
@@ -465,3 +465,18 @@ def test_ring_sequence_file(tmp_path: Path) -> None:
         assert "damaged" in file.problem
     with pytest.raises(VcsError, match="cannot store"):
         RingSeqFile(str(tmp_path / "no" / "ring_seq")).store(4)
+
+
+def test_a_former_life_heard_late_does_not_take_the_seat() -> None:
+    """Another incarnation is believed when the current one, asked, was silent long enough; who answers keeps the seat."""
+    alarm = 100
+    peer = Peer(2, current=Processor(2, 7, 70), heard_ns=1000)
+    peer.candidate, peer.candidate_since_ns = Processor(2, 7, 60), 1050
+    assert peer.answers(True, 1050, alarm) and peer.answers(True, 1149, alarm)
+    peer.heard_ns = 1140
+    assert peer.answers(True, 1150, alarm), "it answered: its silence counts from here"
+    assert peer.answers(True, 1249, alarm)
+    assert not peer.answers(True, 1250, alarm)
+    assert not peer.answers(False, 1240, alarm), "no member, and silent for long: nobody waits for it"
+    peer.current = None
+    assert not peer.answers(True, 1060, alarm), "it left, or died with a last gasp"
