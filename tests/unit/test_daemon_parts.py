@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Identity of a node, the lock of a daemon, and a log that does not wait."""
+"""Identity of a node, the lock of a daemon, a log that does not wait, and what an administrator is told of refused frames."""
 
 from __future__ import annotations
 
