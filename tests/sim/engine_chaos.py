@@ -63,12 +63,27 @@ class Chaos:
         if rng.random() >= plan.sniper:
             return
         victims = rng.sample(self.ids, len(self.ids))
+        if plan.sleeper:
+            self._wake(p)
+            return
         at = 0 if plan.together else rng.choice((0, MS // 2, 2 * MS))
         if rng.random() < 0.25:
             self._later(at, rng.choice(("crash", "crash", "die")), victims[0])
         else:
             first, second = sorted((rng.randint(1, len(victims)), rng.randint(1, len(victims))))
             self._later(at, "partition", *(tuple(g) for g in (victims[:first], victims[first:second], victims[second:]) if g))
+
+    def _wake(self, p: Processor) -> None:
+        """Whoever slept is in the old ring for one more moment: let it meet those that hold a promise which does not name it. ``p`` has
+        installed the ring and dies, its token is lost, and the others hear of the death at once."""
+        members = self.stage.record.periods[p][-1].conf.members
+        asleep = [n for n, node in self.stage.nodes.items() if node.paused]
+        if asleep and len(members) > 2:
+            after = members[(members.index(p) + 1) % len(members)]
+            self.stage.act("link", p.nodeid, after.nodeid, -1, "cut", True)
+            self._later(0, "die", p.nodeid)
+            for n in asleep:
+                self._later(0, "resume", n)
 
     def _later(self, delay: int, name: str, *values: object) -> None:
         """An action of the safety phase that comes when it comes, if that phase still lasts."""

@@ -48,6 +48,8 @@ class Plan:
     "How often the nodes are cut apart at the very moment when one of them installs a ring."
     together: bool = False
     "Only when that node comes from its old ring together with others: then these hold a promise, and no ring."
+    sleeper: bool = False
+    "Only while a node of the old ring sleeps: it wakes at that moment, and the one that has installed dies."
     delay_ns: int = MS // 5
     jitter_ns: int = MS // 10
     inbox_bytes: int = 1 << 20
@@ -70,6 +72,8 @@ class Plan:
             return cls.draw_recovery(rng)
         if special < 0.16:
             return cls.draw_unreceiving(rng)
+        if special < 0.20:
+            return cls.draw_sleeper(rng)
         chosen = [k for k in kinds if rng.random() < (0.2 if kinds == KINDS else 0.7)] or [rng.choice(kinds)]
         return cls(
             nodes=nodes,
@@ -121,6 +125,21 @@ class Plan:
             delay_ns=MS // 20,
             jitter_ns=0,
             events=12_000,
+        )
+
+    @classmethod
+    def draw_sleeper(cls, rng: Random) -> Plan:
+        """Made for a member that wakes among others which hold a promise that does not name it."""
+        return cls(
+            nodes=rng.choice((4, 5)),
+            timing="fast",
+            step_ns=rng.choice((200 * MS, 300 * MS)),
+            weights={"pause": 3, "restart": 4, "heal": 1, "resume": 1},
+            submit_ns=rng.choice((2 * MS, 10 * MS)),
+            safe=0.6,
+            sniper=1.0,
+            together=True,
+            sleeper=True,
         )
 
     @property
