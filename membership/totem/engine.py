@@ -229,9 +229,7 @@ class TotemCore:
         """An incarnation that has not proved yet to be there now."""
         core = self.core
         if peer.candidate != sender:
-            peer.candidate, peer.candidate_window, peer.candidate_since_ns = sender, ReplayWindow(), now
-            if peer.current is not None:
-                watch.probe(core, peer.nodeid, now)
+            peer.candidate, peer.candidate_window = sender, ReplayWindow()
         if not peer.candidate_window.accept(counter):
             core.count("dropped_replayed")
             return
@@ -240,7 +238,13 @@ class TotemCore:
             core.count("dropped_not_introduced")
             return
         peer.candidate_ns = now
-        if core.local in message.heard and not peer.answers(peer.nodeid in core.ring.by_id, now, core.timing.alarm):
+        # A former life named us, too, and its frame may come late: believed, it would retire who lives, and for good. So the current
+        # incarnation is asked, and keeps its seat until it was silent for the alarm time.
+        clock = core.watch.clocks[peer.nodeid]
+        silent = peer.current is None or peer.contest(clock.answered_ns, now) >= core.timing.alarm
+        if not silent and now - clock.last_ns >= core.timing.probe:
+            watch.probe(core, peer.nodeid, now)
+        if core.local in message.heard and silent:
             peer.promote(now)
             core.links.forget(sender.nodeid)
             # It may not know yet that we hear it: without a frame of ours that names it, it would refuse our commit token.

@@ -91,6 +91,8 @@ PENDING_FRAMES_MAX = 4
 "Frames of one sender whose segments have come in part."
 GREET_INTERVAL_NS = 20_000_000
 "Shortest time between two greetings of one node."
+CLAIM_NS = 2_000_000_000
+"A node's seat that nobody claims for so long is not contested any more: the next claim begins anew, with a question."
 ROTATION_INTERVAL_NS = 20_000_000
 "Evidence of rotation goes upwards at most this often."
 LINK_RETURN_NS = 2_000_000_000

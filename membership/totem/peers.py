@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from membership.api import Processor
-from membership.totem.limits import GREET_INTERVAL_NS, REPLAY_WINDOW, RETIRED_MAX
+from membership.totem.limits import CLAIM_NS, GREET_INTERVAL_NS, REPLAY_WINDOW, RETIRED_MAX
 
 _MASK = (1 << REPLAY_WINDOW) - 1
 
@@ -40,7 +40,6 @@ class ReplayWindow:
         self._bits |= bit
         return True
 
-
     def close(self) -> None:
         """Nothing below the highest is accepted any more."""
         self._bits = _MASK
@@ -56,24 +55,21 @@ class Peer:
     "An incarnation that speaks but has not yet named us."
     candidate_ns: int = -(1 << 62)
     candidate_window: ReplayWindow = field(default_factory=ReplayWindow)
-    candidate_since_ns: int = -(1 << 62)
-    "When the candidate was first heard, or the current incarnation since then: from here on that one's silence counts."
+    contested_ns: int = -(1 << 62)
+    "Since when another incarnation claims the seat, and the current one has not answered."
+    claimed_ns: int = -(1 << 62)
     retired: deque[Processor] = field(default_factory=lambda: deque(maxlen=RETIRED_MAX))
     greeted_ns: int = -(1 << 62)
     configured: bool = True
     "False: it was taken out of the configuration while we run; its frames are refused."
 
-    def answers(self, member: bool, now: int, alarm_ns: int) -> bool:
-        """Is the current incarnation still there, though another one speaks? Then that one's frames were under way for long: a process
-        of a former life named us, too. Believed, they would retire who lives, and its frames would be refused for good. A ``member``
-        of our ring was asked when the candidate came up, and has ``alarm_ns`` to answer; anybody else is gone when it was silent for
-        so long."""
-        if self.current is None or (not member and now - self.heard_ns >= alarm_ns):
-            return False
-        if self.heard_ns >= self.candidate_since_ns:
-            self.candidate_since_ns = now
-            return True
-        return now - self.candidate_since_ns < alarm_ns
+    def contest(self, answered_ns: int, now: int) -> int:
+        """Another incarnation claims the seat. For how long the current one, which last proved a round trip at ``answered_ns``, has
+        owed an answer since (ns). Only an answer counts: what is heard of it may have been held back on its way, by anybody."""
+        if answered_ns >= self.contested_ns or now - self.claimed_ns > CLAIM_NS:
+            self.contested_ns = now
+        self.claimed_ns = now
+        return now - self.contested_ns
 
     def promote(self, now: int) -> None:
         """The candidate has proved to be there: it takes the seat. What it sent before this proof may have been meant for a former

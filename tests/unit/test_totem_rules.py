@@ -14,6 +14,7 @@ from membership.totem import engine, flow, frames, recovery, states, wire
 from membership.totem.aes import aes_gcm
 from membership.totem.core import Core, CoreConfig, Send
 from membership.totem.limits import (
+    CLAIM_NS,
     LOSS_SAMPLE,
     MESSAGE_MAX,
     PAYLOAD_MAX,
@@ -469,14 +470,11 @@ def test_ring_sequence_file(tmp_path: Path) -> None:
 
 def test_a_former_life_heard_late_does_not_take_the_seat() -> None:
     """Another incarnation is believed when the current one, asked, was silent long enough; who answers keeps the seat."""
-    alarm = 100
-    peer = Peer(2, current=Processor(2, 7, 70), heard_ns=1000)
-    peer.candidate, peer.candidate_since_ns = Processor(2, 7, 60), 1050
-    assert peer.answers(True, 1050, alarm) and peer.answers(True, 1149, alarm)
-    peer.heard_ns = 1140
-    assert peer.answers(True, 1150, alarm), "it answered: its silence counts from here"
-    assert peer.answers(True, 1249, alarm)
-    assert not peer.answers(True, 1250, alarm)
-    assert not peer.answers(False, 1240, alarm), "no member, and silent for long: nobody waits for it"
-    peer.current = None
-    assert not peer.answers(True, 1060, alarm), "it left, or died with a last gasp"
+    peer, never = Peer(2, current=Processor(2, 7, 70), heard_ns=1000), -(1 << 62)
+    assert (peer.contest(never, 1050), peer.contest(never, 1149)) == (0, 99)
+    assert peer.contest(1140, 1150) == 0, "it answered: its silence counts from here"
+    peer.heard_ns = 1200
+    assert peer.contest(1140, 1250) == 100, "what is only heard may have been held back"
+    late = 1250 + CLAIM_NS + 1
+    assert peer.contest(1140, late) == 0, "nobody claimed the seat for long: it is asked anew"
+    assert peer.contest(1140, late + CLAIM_NS) == CLAIM_NS
