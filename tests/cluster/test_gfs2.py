@@ -19,7 +19,7 @@ pytestmark = pytest.mark.vm
 STATFS = re.compile(r"|(Current|Calculated) statfs values:|(blocks|free|dinodes): +\d+ \(0x[0-9a-f]+\)")
 FSCK_PROGRESS = re.compile(
     r"|Initializing fsck|Validating resource group index\.|Level \d resource group check: .*|\(level \d passed\)|Starting \w+"
-    r"|\w+ completed in .*|Reconciling bitmaps\.|fsck\.gfs2 complete"
+    r"|\w+ completed in .*|Reconciling bitmaps\.|fsck\.gfs2 complete|\d+ percent complete\."
 )
 
 
