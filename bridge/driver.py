@@ -494,5 +494,5 @@ class Driver:
         })  # fmt: skip
         self._notice(done)
         for _ in range(self._fences.pop((e.nodeid, e.incarnation), 1)):
-            self._inputs.append(FenceDone(e.nodeid, e.incarnation, outcome.ok, outcome.detail, outcome.method))
+            self._inputs.append(FenceDone(e.nodeid, e.incarnation, outcome.ok, outcome.detail, outcome.method, outcome.cut))
         self._pump()

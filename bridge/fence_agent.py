@@ -26,6 +26,8 @@ from vcs.agents import FenceAgentError, Metadata, how, last_line, without_secret
 from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, NodeConfig
 
 STATUS_ON, STATUS_OFF = 0, 2
+LAG_S, ASK_AGAIN_S = 10.0, 0.5
+"So long a device may take to notice what it did."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Outcome:
     seconds: float = 0.0
     method: str = ""
     steps: tuple[Step, ...] = ()
+    cut: bool = False
+    "Not confirmed: off ended well, and the node has power. A machine that is always given power again looks like that."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,10 @@ class NotWanted(Exception):
 
 class _Failed(Exception):
     """A device did not do it; the text says why."""
+
+
+class _StillOn(_Failed):
+    """It says that it did, and that the node has power."""
 
 
 class Fences:
@@ -131,15 +139,16 @@ class Fences:
         if node is None or order.method >= len(methods):
             return Outcome(False, f"no fence agent is configured for node {order.nodeid}")
         work = _Work(self, node, methods[order.method], order)
+        cut = False
         try:
             ok, detail = True, await work.run()
         except _Failed as failure:
-            ok, detail = False, str(failure)
+            ok, detail, cut = False, str(failure), isinstance(failure, _StillOn)
         except (NotWanted, asyncio.CancelledError):
             ok, detail = False, "called off: nobody waits for this fence any more"
         except Exception as error:  # an agent must not be able to end this without an answer
             ok, detail = False, str(error)
-        return Outcome(ok, detail, time.monotonic() - began, work.method.name, tuple(work.steps))
+        return Outcome(ok, detail, time.monotonic() - began, work.method.name, tuple(work.steps), cut)
 
     # --- one call -----------------------------------------------------------------------------------------------------
 
@@ -230,11 +239,17 @@ class _Work:
         left = deadline - time.monotonic()
         if left <= 0:
             raise _Failed(f"{device.name}: off is done, but no time was left to confirm it")
+        lag = min(deadline, time.monotonic() + LAG_S)
         ended = await self._call(device, "status", left)
+        while ended.code == STATUS_ON and time.monotonic() + ASK_AGAIN_S < lag:
+            await asyncio.sleep(ASK_AGAIN_S)
+            if not self.order.still():
+                raise NotWanted
+            ended = await self._call(device, "status", max(lag - time.monotonic(), ASK_AGAIN_S))
         if ended.code == STATUS_OFF:
             return f"{device.name}: off, status is off"
         if ended.code == STATUS_ON:
-            raise _Failed(f"{device.name}: off ended with exit code 0, but its status is still on")
+            raise _StillOn(f"{device.name}: off ended with exit code 0, but its status is still on")
         raise _Failed(f"{device.name}: off ended with exit code 0, but action=status {how(ended)}")
 
     async def _call(self, device: FenceDevice, action: str, timeout_s: float = 0.0) -> Call:

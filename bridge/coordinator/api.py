@@ -31,6 +31,8 @@ class FenceDone:
     ok: bool
     detail: str
     method: str = ""
+    cut: bool = False
+    "The device says that it has cut the node off, and also that it has power: it may be booting."
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def apply(state: State, sender: Processor, body: Body, regular: bool, notes: lis
     if node is None or (node.boot, node.engine) != (sender.boot, sender.engine):
         return False
     if isinstance(body, FenceResult):
-        return fencing.result(state, sender.nodeid, (body.nodeid, body.boot), body.attempt, body.ok, body.detail, body.method, notes)
+        return fencing.result(state, sender.nodeid, body, notes)
     if isinstance(body, FenceRetry):
         return fencing.retry(state, sender.nodeid, (body.nodeid, body.boot), body.attempt, notes)
     if isinstance(body, NodeOff):

@@ -212,7 +212,7 @@ class Coordinator:
     def _fence_done(self, event: FenceDone) -> None:
         key = (event.nodeid, event.incarnation)
         attempt = max((a for n, b, a in self.feed.launched if (n, b) == key), default=0)
-        self.feed.results[key] = FenceResult(*key, attempt, event.ok, event.detail, event.method)
+        self.feed.results[key] = FenceResult(*key, attempt, event.ok, event.detail, event.method, event.cut)
 
     def _leave_cluster(self) -> None:
         held = sorted(self.feed.switch or {})

@@ -218,7 +218,7 @@ class Feeder:
     def _fence(self, obligation: Obligation, now_ns: int) -> None:
         key = (obligation.nodeid, obligation.boot, obligation.attempt)
         mine = obligation.fencer == self.local.nodeid
-        method, pause_ms = methods.of(self.config, obligation.nodeid, obligation.attempt)
+        method, pause_ms = methods.of(self.config, obligation.nodeid, obligation.attempt, obligation.cut)
         if not obligation.attempt:
             pause_ms = self.config.quorum.fence_delay_ms  # the slower one of two nodes (SAFETY S12)
         if obligation.phase == LAUNCHED and mine and key not in self.launched:

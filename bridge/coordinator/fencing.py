@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bridge.coordinator import groups
 from bridge.coordinator.api import Notice
+from bridge.coordinator.messages import FenceResult
 from bridge.coordinator.state import (
     DISCHARGED_MAX,
     FAILED,
@@ -71,20 +72,20 @@ def discharge(
     notes.append(Notice("fence_result", {"nodeid": key[0], "incarnation": key[1], "ok": True, "how": how, "by": by, "method": method}))
 
 
-def result(
-    state: State, sender: int, key: tuple[int, int], attempt: int, ok: bool, detail: str, method: str, notes: list[Notice]
-) -> bool:
+def result(state: State, sender: int, said: FenceResult, notes: list[Notice]) -> bool:
     """An ordered result. A success is true whoever launched it and whenever: that incarnation is dead."""
+    key = (said.nodeid, said.boot)
     held = state.obligations.get(key)
     if held is None:
         return False
-    if ok:
-        discharge(state, key, detail or f"fenced by node {sender}", notes, by=sender, method=method)
+    if said.ok:
+        discharge(state, key, said.detail or f"fenced by node {sender}", notes, by=sender, method=said.method)
         return True
-    if held.phase != LAUNCHED or held.fencer != sender or held.attempt != attempt:
+    if held.phase != LAUNCHED or held.fencer != sender or held.attempt != said.attempt:
         return False
     held.attempt = min(held.attempt + 1, ATTEMPTS_MAX)
-    held.phase, held.fencer, held.fencer_engine, held.detail, held.method = PENDING, 0, 0, detail[:DETAIL_MAX], method[:METHOD_MAX]
+    held.phase, held.fencer, held.fencer_engine, held.cut = PENDING, 0, 0, said.cut
+    held.detail, held.method = said.detail[:DETAIL_MAX], said.method[:METHOD_MAX]
     if held.method in held.failed or len(held.failed) < METHODS_MAX:
         held.failed[held.method] = min(held.failed.get(held.method, 0) + 1, ATTEMPTS_MAX)
     notes.append(Notice("fence_result", {

@@ -111,6 +111,8 @@ class FenceResult:
     ok: bool
     detail: str
     method: str = ""
+    cut: bool = False
+    "It failed because the node has power again (or still): it may be booting."
 
 
 @dataclass(frozen=True, slots=True)

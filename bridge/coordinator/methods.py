@@ -33,10 +33,12 @@ def pause_ms(attempt: int, methods: int, tries: int, first_ms: int, longest_ms: 
     return min(first_ms << min(attempt - 1 - max(changes, 0), SHIFT_MAX), longest_ms)
 
 
-def of(config: ClusterConfig, nodeid: int, attempt: int) -> tuple[int, int]:
-    """(index of the method, pause before it in ms) for the next attempt on ``nodeid``."""
+def of(config: ClusterConfig, nodeid: int, attempt: int, cut: bool = False) -> tuple[int, int]:
+    """(index of the method, pause before it in ms) for the next attempt on ``nodeid``. ``cut``: the last one did cut it off, by its
+    device's word, and yet it has power. Then it may be booting, and its new boot ends the obligation unless we cut it off for ever."""
     methods, rules = len(config.fence_methods(nodeid)), config.fencing
-    return turn(attempt, methods, rules.tries), pause_ms(attempt, methods, rules.tries, rules.retry_ms, rules.retry_max_ms)
+    pause = pause_ms(attempt, methods, rules.tries, rules.retry_ms, rules.retry_max_ms)
+    return turn(attempt, methods, rules.tries), max(pause, rules.boot_ms) if cut and pause else pause
 
 
 def name(config: ClusterConfig, nodeid: int, index: int) -> str:

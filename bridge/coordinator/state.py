@@ -143,6 +143,8 @@ class Obligation:
     "off or reboot, when an administrator has ordered this fence; empty: what is configured."
     by: int = 0
     "Nodeid of where it was ordered."
+    cut: bool = False
+    "By its device's word the last failed call has cut the node off, yet it has power: it may be booting."
 
     @property
     def key(self) -> tuple[int, int]:
@@ -154,7 +156,7 @@ class Obligation:
     def copy(self) -> Obligation:
         return Obligation(self.nodeid, self.boot, dict(self.groups), self.everything, self.phase, self.attempt, self.fencer,
                           self.fencer_engine, self.launched, self.detail, self.frozen, self.frozen_ms,
-                          dict(self.failed), self.method, self.action, self.by)
+                          dict(self.failed), self.method, self.action, self.by, self.cut)
 
 
 @dataclass(slots=True)
@@ -291,7 +293,8 @@ def ballot_from_json(row: Any) -> Ballot:
 
 def obligation_to_json(o: Obligation) -> list[Any]:
     return [o.nodeid, o.boot, dict(sorted(o.groups.items())), o.everything, o.phase, o.attempt, o.fencer, o.fencer_engine,
-            o.launched, o.detail, o.frozen, o.frozen_ms, dict(sorted(o.failed.items())), o.method, o.action, o.by]
+            o.launched, o.detail, o.frozen, o.frozen_ms, dict(sorted(o.failed.items())), o.method, o.action, o.by,
+            o.cut]
 
 
 def obligation_from_json(row: list[Any]) -> Obligation:
@@ -299,7 +302,8 @@ def obligation_from_json(row: list[Any]) -> Obligation:
     return Obligation(int(row[0]), int(row[1]), {str(k): int(v) for k, v in row[2].items()}, bool(row[3]), str(row[4]), int(row[5]),
                       int(row[6]), int(row[7]), bool(row[8]), str(row[9]),
                       int(row[10]) if len(row) > 11 else 0, int(row[11]) if len(row) > 11 else 0,
-                      {str(k): int(v) for k, v in failed.items()}, str(method), str(action), int(by))
+                      {str(k): int(v) for k, v in failed.items()}, str(method), str(action), int(by),
+                      bool(row[16]) if len(row) > 16 else False)
 
 
 def _group_to_json(g: GroupRec) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def fences(c: Coordinator, now_ns: int) -> list[Wait]:
 
 def fence_text(c: Coordinator, o: Obligation, now_ns: int) -> str:
     """What was tried on ``o``, and what comes next."""
-    index, _pause = methods.of(c.config, o.nodeid, o.attempt)
+    index, _pause = methods.of(c.config, o.nodeid, o.attempt, o.cut)
     failed = ", ".join(f"method {m} failed {times(n)}" for m, n in o.failed.items() if m)
     said = f"{failed}: {o.detail}" if failed else o.detail
     method = methods.name(c.config, o.nodeid, index)

@@ -3,7 +3,8 @@
 """A fence agent that implements the whole FenceAgentAPI, for tests: run as a program, made by :func:`make`.
 
 Its device is a folder: ``on-PLUG`` is there while a plug has power. How it behaves is a folder too: a file ``fail``, ``hang``, ``lie``
-(says 0 and does nothing), ``slow`` (holds seconds), ``loud`` (repeats its options), or the same followed by ``-PLUG``. Every call is a
+(says 0 and does nothing), ``slow`` (holds seconds), ``late`` (its status is
+that of before, once), ``loud`` (repeats its options), or the same followed by ``-PLUG``. Every call is a
 line of ``calls``: [action, plug, CLOCK_BOOTTIME in ns, options].
 """
 
@@ -54,6 +55,9 @@ def act(action: str, plug: str) -> int:
         return 1
     if action == "list":
         print("\n".join(f"{p.name[3:]}," for p in sorted(FOLDER.glob("on-*"))))
+    elif action == "status" and (late := told("late", plug)) is not None:
+        late.unlink()
+        print("Status: ON")
     elif action == "status":
         print(f"Status: {'ON' if power.exists() else 'OFF'}")
         return 0 if power.exists() else 2

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from bridge.coordinator import fencing, groups, merge, quorum
-from bridge.coordinator.messages import Exchange
+from bridge.coordinator.messages import Exchange, FenceResult
 from bridge.coordinator.state import (
     FAILED,
     LAUNCHED,
@@ -111,8 +111,8 @@ def test_nobody_fences_itself_and_sound_nodes_come_first() -> None:
 def test_a_failed_call_rotates_and_backs_off() -> None:
     s = owed(1, 2)
     fencing.decide(s, [])
-    assert not fencing.result(s, 2, (3, 33), 0, False, "not mine", "m", [])
-    assert fencing.result(s, 1, (3, 33), 0, False, "no answer", "m", [])
+    assert not fencing.result(s, 2, FenceResult(3, 33, 0, False, "not mine", "m"), [])
+    assert fencing.result(s, 1, FenceResult(3, 33, 0, False, "no answer", "m"), [])
     fencing.decide(s, [])
     held = s.obligations[3, 33]
     assert (held.fencer, held.phase, held.attempt) == (2, RETRY, 1)
@@ -134,10 +134,10 @@ def test_a_restarted_fencer_is_asked_again() -> None:
 
 def test_a_success_counts_whoever_reports_it() -> None:
     s = owed(1, 2)
-    assert fencing.result(s, 2, (3, 33), 7, True, "power cycled", "m", [])
+    assert fencing.result(s, 2, FenceResult(3, 33, 7, True, "power cycled", "m"), [])
     assert s.obligations == {}
     assert s.discharged == [(3, 33, "power cycled")]
-    assert not fencing.result(s, 2, (3, 33), 7, True, "again", "m", [])
+    assert not fencing.result(s, 2, FenceResult(3, 33, 7, True, "again", "m"), [])
 
 
 def test_without_anybody_who_can_it_stays_pending() -> None:
@@ -231,7 +231,7 @@ def test_a_failed_member_is_owed_a_fence_for_what_it_may_hold() -> None:
     assert s.obligations[3, 33].groups.keys() == {"g"}
     answer(s)
     assert s.groups["g"].phase == Phase.STOP
-    fencing.result(s, 1, (3, 33), 0, True, "", "m", [])
+    fencing.result(s, 1, FenceResult(3, 33, 0, True, "", "m"), [])
     answer(s)
     assert s.groups["g"].phase == Phase.FINISH
 

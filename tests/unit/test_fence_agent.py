@@ -66,10 +66,19 @@ def test_off_is_confirmed_by_status(tmp_path: Path) -> None:
     [("fail", "fence_fake: the outlet 7 does not answer"), ("lie", "its status is still on")],
 )
 def test_anything_but_off_is_a_failure(tmp_path: Path, behaviour: str, word: str) -> None:
-    config = simple(tmp_path)
+    config = simple(tmp_path, timeout_ms=1500)
     (tmp_path / behaviour).touch()
     outcome = fence(config)
     assert not outcome.ok and word in outcome.detail
+    assert outcome.cut == (behaviour == "lie"), "who was cut off by its device's word, and has power, may be booting"
+
+
+def test_a_device_may_notice_late_what_it_did(tmp_path: Path) -> None:
+    config = simple(tmp_path)
+    (tmp_path / "late-7").touch()
+    outcome = fence(config)
+    assert outcome.ok and not outcome.cut
+    assert [(s.action, s.ok) for s in outcome.steps] == [("off", True), ("status", True), ("status", True)]
 
 
 def test_a_timeout_is_a_failure_and_kills_the_whole_group(tmp_path: Path) -> None:

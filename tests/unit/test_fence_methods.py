@@ -55,6 +55,37 @@ def test_one_method_backs_off_by_doubling(tries: int) -> None:
     assert pauses == [0, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
 
 
+def always_on(tries: int = 2) -> Told:
+    """Node 3's board cuts it off and gives it power again before anybody can have seen that it was off."""
+    story = Told(tries)
+    story.power_off(3)
+    story.form(1, 2)
+    story.tell(1, co.FenceDone(3, 301, False, "board: off ended with exit code 0, but its status is still on", "board", cut=True))
+    story.settle()
+    return story
+
+
+def test_who_has_power_again_is_not_cut_off_for_ever() -> None:
+    """It boots meanwhile: its new boot is what ends the fence, so it must get the time for that."""
+    story = always_on()
+    story.later(299.0)
+    assert story.launches(1) == [(3, 0)] and story.launches(2) == [], "cut off again in the middle of its boot"
+    assert not story.running("dlm:x"), "nothing starts on the word of a device that contradicts itself"
+    story.boot(3)
+    story.form(1, 2, 3)
+    assert story.running("dlm:x") == {1: (1, 2), 2: (1, 2)}
+    assert story.launches(1) == [(3, 0)] and story.launches(2) == []
+
+
+def test_who_has_power_and_does_not_come_back_is_fenced_again() -> None:
+    story = always_on()
+    story.later(301.0)
+    assert story.launches(2) == [(3, 0)]
+    story.tell(2, co.FenceDone(3, 301, False, "board: no session", "board"))
+    story.settle()
+    assert story.launches(1) == [(3, 0), (3, 1)], "another method has not failed yet, so nothing is gained by waiting"
+
+
 def test_the_next_method_begins_at_once_by_the_next_node() -> None:
     story = Told()
     story.power_off(3)

@@ -124,6 +124,8 @@ class FencingConfig:
     retry_ms: int = 1000
     "Pause before a method is tried again, doubled each time."
     retry_max_ms: int = 30000
+    boot_ms: int = 300000
+    "Pause before a node is cut off again that has been cut off, by its device's word, and has power: it may be booting."
     tries: int = 2
     "So many failed attempts with one method, each by another node where there is one; then comes the next method, and round again."
     check_interval_s: int = 600

@@ -169,6 +169,8 @@ SECTIONS: tuple[Section, ...] = (
         _ms("timeout_ms", 100, HOUR_MS, "A call that takes longer has failed"),
         _ms("retry_ms", 10, HOUR_MS, "Pause before a method is tried again, doubled each time"),
         _ms("retry_max_ms", 10, HOUR_MS, "Longest pause"),
+        _ms("boot_ms", 10, HOUR_MS, "A node that was cut off and has power again at once may be booting: for so long it is not cut off "
+            "again with the same method, and its new boot ends the fence"),
         Key("tries", Kind.INT, "So many failed attempts with one method, each by another node; then comes the next method, and round "
             "again.", low=1, high=100),
         Key("check_interval_s", Kind.INT, "How often every node asks every device whether it answers (s); 0: never.", low=0, high=86400),
