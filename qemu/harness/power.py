@@ -45,6 +45,7 @@ class PowerSwitch:
         self.broken: set[int] = set()  #: victims that the switch fails to cut
         self.delay_s = 0.0  #: before every off and reboot
         self.serving = 0  #: requests that are being served now
+        self.cutting: list[int] = []  #: victims of the offs and reboots among them
         self._free = threading.Event()
         self._free.set()
         self.boot_after_reboot = True  #: False: a reboot leaves the victim off, for a test that boots it itself
@@ -73,8 +74,10 @@ class PowerSwitch:
         action, _, plug = line.partition(" ")
         victim = self._victim(plug.strip())
         gone = 0
+        cuts = [victim] if action in ("off", "reboot") else []
         with self._count:
             self.serving += 1
+            self.cutting += cuts
         try:
             code, text, gone = self._serve(action, victim, plug)
         except LabError as error:
@@ -82,6 +85,8 @@ class PowerSwitch:
         finally:
             with self._count:
                 self.serving -= 1
+                for cut in cuts:
+                    self.cutting.remove(cut)
         request = PowerRequest(asker.spec.node, action, victim, asked, gone, code, time.monotonic_ns())
         self.history.append(request)
         with open(self._log, "a", encoding="ascii") as file:

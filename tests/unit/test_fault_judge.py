@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from tests.cluster.faults.judge import Held, Life, Started, Trial, early_starts, intervals, longest_gap, two_holders
+from tests.cluster.faults.judge import (
+    Held,
+    Life,
+    Started,
+    Trial,
+    Written,
+    early_starts,
+    intervals,
+    late_writes,
+    left_out,
+    longest_gap,
+    two_holders,
+)
 
 GROUP = "dlm:shared"
 
@@ -48,6 +60,24 @@ def test_a_second_life_is_judged_too() -> None:
     starts = [start(25, (1, 2)), start(40, (1, 2, 3)), start(50, (1, 2))]
     [found] = early_starts(starts, Trial(lives, {3: [22, 30]}), (1, 2, 3), 10, 0)
     assert "which could still write" in found
+
+
+def test_a_new_life_in_the_seat_of_the_old_one() -> None:
+    """The start names node 3, and means its second life: the first one must be over, and proved to be."""
+    lives = [Life(1, 1, 0), Life(2, 1, 0), Life(3, 1, 0, 20), Life(3, 2, 30)]
+    [(at, life)] = left_out([start(40, (1, 2, 3)), start(50, (1, 2, 3))], Trial(lives), (1, 2, 3), 10)
+    assert (at.host_ns, life.boot) == (40, 1)
+    assert not early_starts([start(40, (1, 2, 3))], Trial(lives, {3: [30]}), (1, 2, 3), 10, 0)
+
+
+def test_a_write_after_the_start_that_left_its_writer_out() -> None:
+    dead, other = "3/00000003", "1/00000001"
+    before = [Written(1, dead), Written(2, other, 40), Written(3, dead), Written(4, other, 60)]
+    assert not late_writes(before, {dead: 50}, 5)
+    [found] = late_writes([*before, Written(5, dead)], {dead: 50}, 5)
+    assert found == f"writer {dead} wrote 1 records (first: 5) after the start without it and record 4"
+    assert not late_writes([*before, Written(5, dead)], {dead: 58}, 5), "within the clocks' error"
+    assert not late_writes([*before, Written(5, dead)], {}, 5), "nobody was left out"
 
 
 def test_the_longest_gap_reaches_over_the_ends() -> None:

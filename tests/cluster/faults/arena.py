@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,7 +23,7 @@ from harness.power import OFF
 from harness.spec import Spawned
 from vcslab.cluster import MOUNTPOINT, SHARED_DISK, VcsCluster
 from vcslab.evidence import Traced, parse_trace, trace_on
-from vcslab.story import wait_group
+from vcslab.story import check, wait_group
 
 from tests.cluster.faults.judge import Held, Life, Started, intervals
 from vcs.model import event_text
@@ -33,22 +32,28 @@ NODES = (1, 2, 3)
 LOCKSPACE = "faults"
 SLOW = float(os.environ.get("SLOW", "1"))
 "How many times slower than alone this host is: its other work must not look like a dead node."
+LEASE_MS = int(20_000 * SLOW)
+"""Above all the time that a killed daemon has to come back (SAFETY S16), which takes an emulated machine seconds."""
 PATIENT = f"""
 [totem]
 token_ms = {int(1000 * SLOW)}
 consensus_ms = {int(600 * SLOW)}
 detect_ms = {int(400 * SLOW)}
 [lease]
-lease_ms = {int(8000 * SLOW)}
+lease_ms = {LEASE_MS}
 """
-"""Somewhat slower than the defaults, so that a busy host is no fault of its own; the lease still ends within ten seconds of no network."""
+"""Somewhat slower than the defaults, so that a busy host is no fault of its own."""
+POWERED = f"""
+boot_ms = {int(90_000 * SLOW)}
+"""
+"Goes on in the table [fencing]: how long a node may take to boot."
 NODE_SH = f"""#!/bin/sh
 # What a node's units do after boot: vcsd is started again when it fails, the file system is mounted as soon as that can be.
 ( while :; do
     vcsd --config /etc/vcs/cluster.toml; rc=$?
     echo "node.sh: vcsd ended with status $rc"
     case $rc in 0|3|75|78) exit;; esac
-    sleep 1
+    sleep 0.2
   done ) &
 vcs wait
 until mount -t gfs2 {SHARED_DISK} {MOUNTPOINT}; do sleep 1; done
@@ -56,7 +61,7 @@ until python3 -S -m tests.cluster.dlm_lock {LOCKSPACE} create; do sleep 1; done
 echo node.sh: up
 wait
 """
-BACK_S = 300.0 * max(1.0, SLOW / 2)
+BACK_S = 180.0 * max(1.0, SLOW / 2)
 "How long three nodes may take to full strength, boots under emulation on a busy host included."
 UNASKED_NS = 6_000_000_000
 "A machine that nobody has fenced for so long gets its power back."
@@ -71,6 +76,8 @@ class Expect:
     must: frozenset[int] = frozenset()
     may: frozenset[int] = frozenset()
     least: int = 0
+    once: bool = False
+    "Nobody more than once."
 
 
 @dataclass(slots=True)
@@ -82,6 +89,7 @@ class Row:
     stall_ms: dict[int, float] = field(default_factory=dict)
     fences: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -97,6 +105,19 @@ class Boot:
     load: dict[str, Spawned] = field(default_factory=dict)
     logs: list[tuple[str, str, str]] = field(default_factory=list)
     "(file of the records, writer's log, locker's log) of every load that ran in it."
+    traces: list[Traced] = field(default_factory=list)
+    "What was read of its tracepoints so far, and up to where."
+    traced_to: int = 0
+
+    def trace(self) -> list[Traced]:
+        path = self.folder / "trace.log"
+        if path.exists() and path.stat().st_size > self.traced_to:
+            with open(path, "rb") as file:
+                file.seek(self.traced_to)
+                whole = file.read().rpartition(b"\n")
+            self.traced_to += len(whole[0] + whole[1])
+            self.traces += parse_trace(whole[0].decode(errors="replace"), self.shift_ns)
+        return self.traces
 
     def said_up(self) -> bool:
         return self.init.log.exists() and "node.sh: up" in self.init.log.read_text(errors="replace")
@@ -109,12 +130,14 @@ class Arena:
         self.lab = lab
         self.power = power
         "False: there is no power switch, the lease fences."
-        self.vcs = VcsCluster(lab, extra=PATIENT, fence=power)
+        self.vcs = VcsCluster(lab, extra=(POWERED if power else "") + PATIENT, fence=power)
         self.random = random.Random(seed)
         self.boots: dict[int, Boot] = {}
         self.past: list[Boot] = []
         self.kept_off: set[int] = set()
         "Nodes that get no power for now, by the story's wish."
+        self.always_on: set[int] = set()
+        "Nodes that have power again as soon as it was cut."
         self.rows: list[Row] = []
         self.broken = False
         self.file = ""
@@ -130,9 +153,8 @@ class Arena:
 
     def form(self) -> None:
         """Make the file system, start all nodes, wait until they are whole."""
-        disk = self.lab[1].spec.shared_disks[0]
-        table = f"{self.vcs.name}:shared"
-        subprocess.run(["mkfs.gfs2", "-O", "-p", "lock_dlm", "-t", table, "-j", "3", "-J", "8", str(disk)], check=True, capture_output=True)
+        self.lab.boot(NODES[0])
+        self.vcs.mkfs(NODES[0])
         self.file = ""
         self._keepers = [threading.Thread(target=self._keep, args=(n,), name=f"keeper{n}", daemon=True) for n in NODES]
         for keeper in self._keepers:
@@ -185,6 +207,7 @@ class Arena:
         self.lab.each(lambda m: m.power_off(), *NODES)
         self._end.clear()
         self.kept_off.clear()
+        self.always_on.clear()
         self.broken = False
         self.form()
 
@@ -205,6 +228,8 @@ class Arena:
     def _may_boot(self, node: int) -> bool:
         """A machine that somebody has cut off stays off until he has seen it: power that comes back behind a fencer's back would look like
         a fence that failed, and he would cut it off again. One that nobody asks about gets its power back after a while."""
+        if node in self.always_on:
+            return True
         if self.lab.power.serving:
             return False
         gone = max((e.host_ns for e in self.lab.timeline.acts("machine gone", node)), default=0)
@@ -254,9 +279,11 @@ class Arena:
     def stop_load(self) -> None:
         """SIGTERM to writers and lockers everywhere, wait for their end; no new ones until there is a file to write to."""
         jobs = {n: list(self.boots[n].load.values()) for n in NODES}
+        ended = [f"node {n}: {j.name} with status {j.rc}" for n, of in jobs.items() for j in of if j.rc is not None]
         for node in NODES:
             self.lab[node].run(f"kill {' '.join(str(j.pid) for j in jobs[node])}")
         self.vcs.wait(lambda: all(j.rc is not None for of in jobs.values() for j in of), 60, "writers and lockers to end")
+        check(not ended, f"they ended by themselves, see the ends of their logs: {ended}")
         self.loaded, self.file = self.file, ""
         for node in NODES:
             self.boots[node].load.clear()
@@ -285,7 +312,7 @@ class Arena:
         for node in nodes:
             boot = self.boots.get(node)
             if boot is not None:
-                found += [(node, t) for t in self._trace_of(boot) if t.event == event and t.host_ns > since_ns]
+                found += [(node, t) for t in boot.trace() if t.event == event and t.host_ns > since_ns]
         return found
 
     def wait_fenced(self, node: int, since_ns: int, timeout: float = 60) -> None:
@@ -298,11 +325,6 @@ class Arena:
                               for r in self.lab.power.history), timeout, f"node {node} to be fenced")  # fmt: skip
 
     # --- evidence -----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _trace_of(boot: Boot) -> list[Traced]:
-        path = boot.folder / "trace.log"
-        return parse_trace(path.read_text(errors="replace"), boot.shift_ns) if path.exists() else []
 
     def lives(self) -> list[Life]:
         ons = {(e.node, int(e.details.removeprefix("boot="))): e.host_ns for e in self.lab.timeline.acts("power on")}
@@ -325,7 +347,7 @@ class Arena:
             named |= _started(boot.folder / "events.jsonl")
         found = []
         for boot in everything:
-            for t in self._trace_of(boot):
+            for t in boot.trace():
                 if t.event == "vcs_group_start" and t.host_ns > since_ns:
                     key = (t.fields["group"], event_text(int(t.fields["event"])))
                     if key in named or boot is self.boots[boot.node]:

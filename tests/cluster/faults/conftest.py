@@ -73,4 +73,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     write(f"{'fault':18} {'outcome':8} {'stall of survivors, ms':26} {'fences (by->whom, after the fault)':52} seconds")
     for row in rows:
         stall = " ".join(f"n{n} {ms:.0f}" for n, ms in sorted(row.stall_ms.items()))
-        write(f"{row.fault:18} {row.outcome:8} {stall or '-':26} {', '.join(row.fences) or '-':52} {row.seconds:.0f}")
+        fences, notes = ", ".join(row.fences) or "-", "; ".join(row.notes)
+        write(f"{row.fault:18} {row.outcome:8} {stall or '-':26} {fences:52} {row.seconds:7.0f} {notes}".rstrip())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 COMPATIBLE = {
@@ -104,27 +104,56 @@ class Trial:
         return next((x for x in self.lives if x.node == node and x.on_ns <= at_ns and not 0 < x.gone_ns <= at_ns), None)
 
 
-def early_starts(starts: Iterable[Started], trial: Trial, members: Iterable[int], since_ns: int, error_ns: int) -> list[str]:
-    """Starts that leave a member of the start before (``members``: of the last before ``since_ns``) out, although that one's life was not
-    over, or nobody had proved it (SAFETY S4, S6)."""
-    problems: list[str] = []
+def left_out(starts: Iterable[Started], trial: Trial, members: Iterable[int], since_ns: int) -> Iterator[tuple[Started, Life]]:
+    """Every life of a member of the start before (``members``: of the last before ``since_ns``) with the first start that leaves it out."""
     first = {n: life for n in members if (life := trial.alive(n, since_ns)) is not None}
     last: dict[str, dict[int, Life]] = {}
     for start in sorted(starts, key=lambda s: s.host_ns):
         if start.host_ns <= since_ns:
             continue
         known = last.setdefault(start.group, dict(first))
-        what = f"node {start.node} was given start {start.event} of {start.group} without node"
-        for node in sorted(known.keys() - set(start.members)):
-            life = known.pop(node)
-            early_ms = (life.gone_ns - start.host_ns) / 1e6
-            if not life.gone_ns:
-                problems.append(f"{what} {node}, which could still write")
-            elif early_ms * 1e6 > error_ns:
-                problems.append(f"{what} {node} {early_ms:.1f} ms before that one's last write")
-            elif not any(life.on_ns < p <= start.host_ns + error_ns for p in trial.proofs.get(node, ())):
-                problems.append(f"{what} {node}, which nobody had fenced and which had not booted again")
-        known |= {n: life for n in start.members if (life := trial.alive(n, start.host_ns)) is not None}
+        now = {n: life for n in start.members if (life := trial.alive(n, start.host_ns)) is not None}
+        for node, life in sorted(known.items()):
+            if node not in start.members or (node in now and now[node] != life):
+                del known[node]
+                yield start, life
+        known |= now
+
+
+def early_starts(starts: Iterable[Started], trial: Trial, members: Iterable[int], since_ns: int, error_ns: int) -> list[str]:
+    """Starts that leave a life out which was not over, or which nobody had proved over (SAFETY S4, S6)."""
+    problems: list[str] = []
+    for start, life in left_out(starts, trial, members, since_ns):
+        what = f"node {start.node} was given start {start.event} of {start.group} without node {life.node}"
+        early_ms = (life.gone_ns - start.host_ns) / 1e6
+        if not life.gone_ns:
+            problems.append(f"{what}, which could still write")
+        elif early_ms * 1e6 > error_ns:
+            problems.append(f"{what} {early_ms:.1f} ms before that one's last write")
+        elif not any(life.on_ns < p <= start.host_ns + error_ns for p in trial.proofs.get(life.node, ())):
+            problems.append(f"{what}, which nobody had fenced and which had not booted again")
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A record as it stands in the file, in the file's order."""
+
+    counter: int
+    writer: str
+    began_ns: int = 0
+    "When its writing began, by the writer's own word; 0: not said (its node lost power before)."
+
+
+def late_writes(records: Sequence[Written], ended: Mapping[str, int], error_ns: int) -> list[str]:
+    """Records of a writer whose life a start at ``ended[writer]`` has left out, behind one that somebody else began after that start."""
+    problems: list[str] = []
+    for writer, start_ns in ended.items():
+        after = [r.counter for r in records if r.writer != writer and r.began_ns > start_ns + error_ns]
+        first = min(after, default=0)
+        late = [r.counter for r in records if r.writer == writer and after and r.counter > first]
+        if late:
+            problems.append(f"writer {writer} wrote {len(late)} records (first: {late[0]}) after the start without it and record {first}")
     return problems
 
 

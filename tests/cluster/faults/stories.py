@@ -8,12 +8,12 @@ switch works, and the machines have to find back to full strength by themselves.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from vcslab.cluster import MOUNTPOINT
 from vcslab.story import check
 
-from tests.cluster.faults.arena import NODES, Arena, Expect
+from tests.cluster.faults.arena import LEASE_MS, NODES, Arena, Expect
 from tests.cluster.faults.trial import Fault
 
 HOG = "/opt/vcs/src/tests/cluster/memory_hog.py"
@@ -37,8 +37,13 @@ def _joining(a: Arena, node: int, boot: int) -> None:
     a.wait(lambda: node in a.boots and a.boots[node].number > boot and a.traced("vcs_group_join", [node], 0), 120, f"node {node} to join")
 
 
-def _being_fenced(a: Arena) -> None:
-    a.wait(lambda: a.lab.power.serving, 60, "somebody to ask the power switch")
+def _being_fenced(a: Arena, node: int) -> None:
+    a.wait(lambda: node in a.lab.power.cutting, 60, f"somebody to have node {node} cut off")
+
+
+def _says(a: Arena, node: int, event: str) -> bool:
+    """Has a daemon of the node's present life noted that?"""
+    return any(record.get("event") == event for record in a.lab[node].events())
 
 
 # --- power ------------------------------------------------------------------------------------------------------------
@@ -112,7 +117,7 @@ def cut_in_fencing(a: Arena) -> Expect:
     victim, third = (2, 3) if a.random.random() < 0.5 else (3, 2)
     a.lab.power.hold()
     a.cut(victim)
-    _being_fenced(a)
+    _being_fenced(a, victim)
     a.cut(third)
     a.lab.power.release()
     return Expect(may=_set(victim, third))
@@ -123,7 +128,7 @@ def cut_fencer(a: Arena) -> Expect:
     [victim] = a.random.sample((2, 3), 1)
     a.lab.power.hold()
     a.cut(victim)
-    _being_fenced(a)
+    _being_fenced(a, victim)
     a.cut(1)
     a.lab.power.release()
     return Expect(may=_set(victim, 1))
@@ -146,18 +151,31 @@ def fence_fails(a: Arena) -> Expect:
     return Expect(_set(victim))
 
 
+def power_returns(a: Arena) -> Expect:
+    """A node that has power again before its fence can be confirmed: it is cut off once, boots, and its new boot ends the fence."""
+    [victim] = a.pick()
+    boot = a.boots[victim].number
+    a.always_on.add(victim)
+    a.lab.network.isolate(victim)
+    a.wait(lambda: a.lab[victim].boots > boot, 60, f"node {victim} to be cut off, and on again")
+    a.lab.network.heal()
+    return Expect(_set(victim), once=True)
+
+
 def amnesia(a: Arena) -> Expect:
-    """Node 3 is cut off and cannot be fenced; 1 and 2 lose their power and boot: they must not start while 3 may write (S6)."""
+    """Node 3 is cut off and cannot be fenced; 1 and 2 lose their power and boot: they must not start while 3 may write (S6). They wait for
+    it, and it is no newcomer when they meet: its fence goes on."""
     since = a.lab.network.isolate(3)
     a.lab.power.set_broken(3)
     a.wait(lambda: any(r.victim == 3 and r.code != 0 and r.asked_ns > since for r in a.lab.power.history), 60, "a failed fence of node 3")
     boots = {n: a.boots[n].number for n in (1, 2)}
     lost = a.cut(1, 2)
     a.wait(lambda: all(a.boots[n].number > boots[n] for n in (1, 2)), 120, "nodes 1 and 2 to boot")
-    a.vcs.wait(lambda: all(2 in a.vcs.view(n)["members"] or a.vcs.daemon_pid(n, "dlm_glue") for n in (1, 2)), 60, "their daemons to run")
+    a.vcs.wait(lambda: all(_says(a, n, "waiting_for_all") for n in (1, 2)), 60, "1 and 2 to wait for node 3")
     time.sleep(WATCHED_S)
     check(a.lab[3].on and not a.traced("vcs_group_start", (1, 2), lost), "1 and 2 were given a start while node 3 could write")
     a.lab.power.set_working()
+    a.lab.network.heal()
     a.wait_fenced(3, lost)
     return Expect(_set(3))
 
@@ -165,15 +183,22 @@ def amnesia(a: Arena) -> Expect:
 # --- daemons ----------------------------------------------------------------------------------------------------------
 
 
+def _kill(a: Arena, node: int, module: str) -> None:
+    """And until there is another one."""
+    old = a.vcs.daemon_pid(node, module)
+    a.vcs.kill_daemon(node, module)
+    a.vcs.wait(lambda: a.vcs.daemon_pid(node, module) not in (0, old), 60, f"another {module} on node {node}")
+
+
 def kill_vcsd(a: Arena) -> Expect:
     """SIGKILL of one vcsd: its unit starts it again, the node was detached meanwhile, nobody is fenced (S16)."""
-    a.vcs.kill_daemon(a.pick()[0])
+    _kill(a, a.pick()[0], "vcs.vcsd")
     return Expect()
 
 
 def kill_glue(a: Arena) -> Expect:
     """SIGKILL of one dlm_glue: nobody is fenced."""
-    a.vcs.kill_daemon(a.pick()[0], "dlm_glue")
+    _kill(a, a.pick()[0], "dlm_glue")
     return Expect()
 
 
@@ -253,6 +278,14 @@ def blackout(a: Arena) -> Expect:
     return Expect()
 
 
+def long_blackout(a: Arena) -> Expect:
+    """No network at all until all leases have run out: with a power switch, nobody is reset either (S7)."""
+    a.lab.network.partition({1}, {2}, {3})
+    time.sleep(1.25 * LEASE_MS / 1000)
+    a.lab.network.heal()
+    return Expect()
+
+
 def one_way(a: Arena) -> Expect:
     """One node does not hear another one, which hears it: one of them goes, and the rest goes on."""
     deaf, heard = a.pick(2)
@@ -310,16 +343,18 @@ def _numbers(line: str) -> list[int]:
     return [int(w) for w in line.replace(",", " ").split() if w.isdigit()]
 
 
-MATRIX = (
-    *(Fault(f.__name__.replace("_", "-"), "power", f) for f in (cut_1, cut_2, cut_3, cut_two, cut_all)),
-    *(Fault(f.__name__.replace("_", "-"), "cascade", f) for f in (cut_in_recovery, cut_joiner, cut_in_join)),
-    *(Fault(f.__name__.replace("_", "-"), "fencing", f, switch=True) for f in (cut_in_fencing, cut_fencer, fence_fails, amnesia)),
-    *(Fault(f.__name__.replace("_", "-"), "daemons", f) for f in (kill_vcsd, kill_glue, kill_all_daemons)),
-    *(Fault(f.__name__.replace("_", "-"), "pause", f) for f in (pause_1, pause_5)),
-    Fault("pause-30", "pause", pause_30, switch=True),
-    *(Fault(f.__name__.replace("_", "-"), "network", f) for f in (partition_2_1, partition_1_1_1, blackout, one_way, link_flap)),
-    *(Fault(f.__name__.replace("_", "-"), "scarcity", f) for f in (slow_disk, no_memory)),
-)
+CLASSES: dict[str, tuple[Callable[[Arena], Expect], ...]] = {
+    "power": (cut_1, cut_2, cut_3, cut_two, cut_all),
+    "cascade": (cut_in_recovery, cut_joiner, cut_in_join),
+    "fencing": (cut_in_fencing, cut_fencer, fence_fails, power_returns, amnesia),
+    "daemons": (kill_vcsd, kill_glue, kill_all_daemons),
+    "pause": (pause_1, pause_5, pause_30),
+    "network": (partition_2_1, partition_1_1_1, blackout, long_blackout, one_way, link_flap),
+    "scarcity": (slow_disk, no_memory),
+}
+SWITCH = {*CLASSES["fencing"], pause_30, long_blackout}
+"These make no sense without a power switch."
+MATRIX = tuple(Fault(f.__name__.replace("_", "-"), kind, f, f in SWITCH) for kind, of in CLASSES.items() for f in of)
 
 
 def subset(seed: int) -> list[Fault]:
