@@ -10,11 +10,9 @@ from typing import Any
 from membership.api import Processor
 from membership.totem.clique import Claim
 from membership.totem.history import CHANGES_MAX, EVIDENCE_MAX, Evidence, History, Teller
-from tests.unit.test_cli import Backend, Run, backend, run
+from tests.unit.cli_run import Backend, Run
 from vcs.cli.main import COMMANDS
 from vcs.model import RingId
-
-__all__ = ["backend", "run"]  # fixtures
 
 MS = 1_000_000
 ONE, TWO, THREE, FOUR = (Processor(n, 100 + n, 200 + n) for n in (1, 2, 3, 4))
