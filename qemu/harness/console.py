@@ -49,6 +49,11 @@ class SplatWatch:
                 with self._lock:
                     self._seen[Splat(machine, boot, text)] = None
 
+    def forget(self) -> None:
+        """Whatever was seen has failed a test already; the next one begins anew."""
+        with self._lock:
+            self._seen.clear()
+
     @property
     def found(self) -> list[Splat]:
         """What was seen and is not allowed."""

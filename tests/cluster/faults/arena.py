@@ -208,6 +208,7 @@ class Arena:
         self._end.clear()
         self.kept_off.clear()
         self.always_on.clear()
+        self.lab.splats.forget()
         self.broken = False
         self.form()
 

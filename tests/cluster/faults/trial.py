@@ -65,6 +65,7 @@ def run(arena: Arena, fault: Fault) -> Row:
     judge_records(arena)
     judge_late_writes(arena, since)
     judge_disk(arena, row)
+    arena.lab.check_splats()
     row.outcome = "ok"
     row.seconds = time.monotonic() - began
     arena.broken = False
