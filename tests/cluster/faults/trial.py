@@ -61,7 +61,7 @@ def run(arena: Arena, fault: Fault) -> Row:
     if arena.power:
         judge_fences(arena, expect, since)
     judge_starts(arena, since)
-    judge_locks(arena)
+    judge_locks(arena, row)
     judge_records(arena)
     judge_late_writes(arena, since)
     judge_disk(arena, row)
@@ -105,8 +105,9 @@ def judge_starts(arena: Arena, since: int) -> None:
     check(not problems, f"starts before their fence: {problems}")
 
 
-def judge_locks(arena: Arena) -> None:
+def judge_locks(arena: Arena, row: Row) -> None:
     held, error = arena.held(arena.loaded), clock_error(arena)
+    row.notes.append(f"{len(held)} locks, clocks agree to {error / 1e6:.0f} ms")
     holders = {h.holder for h in held}
     check(len(held) >= 30 and len(holders) >= len(NODES), f"the lock verifier saw {len(held)} locks of {sorted(holders)}: no proof")
     problems = two_holders(held, error)
