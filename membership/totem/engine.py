@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from membership.api import Kind, Order, Processor
-from membership.totem import commit, gather, operational, recovery, status, verdict, watch
+from membership.totem import commit, gather, operational, recovery, seats, status, verdict, watch
 from membership.totem.control import Alarm, Links, Probe, ProbeAck, TokenAck
 from membership.totem.core import Core, CoreConfig, Effect
 from membership.totem.frames import Piece, Regular, Token
@@ -112,6 +112,8 @@ class TotemCore:
                 del timers[timer]
                 self._dispatch(timer, None, None, now)
                 self._settle(now)
+        if self.core.watch.contests and not self._closed:
+            seats.settle(self.core, now)
         return self._effects(now)
 
     def deadline(self) -> int | None:
@@ -229,7 +231,7 @@ class TotemCore:
         """An incarnation that has not proved yet to be there now."""
         core = self.core
         if peer.candidate != sender:
-            peer.candidate, peer.candidate_window = sender, ReplayWindow()
+            peer.candidate, peer.candidate_window, peer.named_ns = sender, ReplayWindow(), -(1 << 62)
         if not peer.candidate_window.accept(counter):
             core.count("dropped_replayed")
             return
@@ -238,17 +240,7 @@ class TotemCore:
             core.count("dropped_not_introduced")
             return
         peer.candidate_ns = now
-        # A former life named us, too, and its frame may come late: believed, it would retire who lives, and for good. So the current
-        # incarnation is asked, and keeps its seat until it was silent for the alarm time.
-        clock = core.watch.clocks[peer.nodeid]
-        silent = peer.current is None or peer.contest(clock.answered_ns, now) >= core.timing.alarm
-        if not silent and now - clock.last_ns >= core.timing.probe:
-            watch.probe(core, peer.nodeid, now)
-        if core.local in message.heard and silent:
-            peer.promote(now)
-            core.links.forget(sender.nodeid)
-            # It may not know yet that we hear it: without a frame of ours that names it, it would refuse our commit token.
-            gather.greet(core, peer, now)
+        if seats.claim(core, peer, core.local in message.heard, now):
             self._from_peer(peer, sender, message, now)
         else:
             core.count("not_introduced")

@@ -58,6 +58,8 @@ class Peer:
     contested_ns: int = -(1 << 62)
     "Since when another incarnation claims the seat, and the current one has not answered."
     claimed_ns: int = -(1 << 62)
+    named_ns: int = -(1 << 62)
+    "When the candidate named us."
     retired: deque[Processor] = field(default_factory=lambda: deque(maxlen=RETIRED_MAX))
     greeted_ns: int = -(1 << 62)
     configured: bool = True
@@ -65,7 +67,7 @@ class Peer:
 
     def contest(self, answered_ns: int, now: int) -> int:
         """Another incarnation claims the seat. For how long the current one, which last proved a round trip at ``answered_ns``, has
-        owed an answer since (ns). Only an answer counts: what is heard of it may have been held back on its way, by anybody."""
+        owed an answer since (ns)."""
         if answered_ns >= self.contested_ns or now - self.claimed_ns > CLAIM_NS:
             self.contested_ns = now
         self.claimed_ns = now

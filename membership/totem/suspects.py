@@ -76,6 +76,8 @@ class Watch:
         self._last = 0
         self.alarmed: dict[int, int] = {}
         "Whom somebody else misses -> until when we ask them."
+        self.contests: set[int] = set()
+        "Nodes whose seat a second incarnation claims (seats.py)."
         self.alarm_ns = NEVER
         "When we last raised an alarm."
         self.verdicts: list[Processor] = []

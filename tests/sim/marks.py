@@ -19,7 +19,7 @@ from typing import Any
 
 PACKAGE = "membership.totem"
 MODULES = ("clique", "commit", "flow", "gather", "links", "operational", "packing", "parked", "peers", "recovery", "repair", "ring",
-           "token", "verdict", "watch")
+           "seats", "token", "verdict", "watch")
 REQUIRED = ("recovery",)
 "Modules of which every branch must be taken."
 UNREACHED: dict[str, str] = {
