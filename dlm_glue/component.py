@@ -12,10 +12,10 @@ import contextlib
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from bridge.switch import ConsumerPort
-from dlm_glue import plan, takeover
+from dlm_glue import fold, plan, takeover
 from dlm_glue.apply import Applier, ApplyError
 from dlm_glue.fold import DLM_RS_DONE
 from dlm_glue.gfs2 import Journals
@@ -61,6 +61,8 @@ TICK_S = 5.0
 "The slow timer: lost hints, and whatever failed."
 POLL_S = 0.01
 "How often recover_status is read while a recovery runs; there is no uevent for its end, and nothing to poll(2) for."
+POLL_SHARE = 4
+"Reading a hundred of them takes long, and we run before the kernel's recovery: rest for so many times what it took."
 COMMS_LANE = "comms/"
 "No lockspace can have this name."
 FLAGS = GroupFlags.PERSISTENT | GroupFlags.NEEDS_FENCE
@@ -102,7 +104,9 @@ class Glue:
         self._queue: deque[Input | None] = deque()
         "None: read the switch, when its turn comes and not before. A reading from before a join would say that the group is gone."
         self._feeding = False
+        self._soon = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._poll_s = POLL_S
         self._polled: dict[str, int] = {}
         "recover_status of those that recover, at the last look."
         self._loop: asyncio.AbstractEventLoop
@@ -140,6 +144,7 @@ class Glue:
 
     def close(self) -> None:
         """Let go of everything and change nothing: the groups are orphans then, for a successor to take over."""
+        self._feeding = True  # what ends from now on is the successor's business
         for timer in self._timers.values():
             timer.cancel()
         with contextlib.suppress(SwitchError):
@@ -254,6 +259,7 @@ class Glue:
     def on_poll(self) -> None:
         """There is no uevent for "recovery done" in 6.1 or 6.12, and sysfs does not notify: read, but only while somebody recovers."""
         self._timers.pop("poll", None)
+        begun = self._loop.time()
         before, self._polled = self._polled, {}
         for name, space in self.state.spaces.items():
             if space.run is Run.RECOVERING:
@@ -262,6 +268,7 @@ class Glue:
                     # We run before everybody else: a decision at each look would take the recovery's own time.
                     if value != before.get(name) or value & DLM_RS_DONE:
                         self._queue.append(Status(name, value))
+        self._poll_s = max(POLL_S, POLL_SHARE * (self._loop.time() - begun))
         self.feed()
 
     # --- the plan ---------------------------------------------------------------------------------------------------------------------
@@ -271,34 +278,48 @@ class Glue:
         self._queue.extend(inputs)
         if self._feeding:
             return
+        self._soon = False
         self._feeding = True
         try:
             while self._queue:
-                self._one(self._queue.popleft() or self._read())
+                self._decide()
         finally:
             self._feeding = False
         recovering = any(s.run is Run.RECOVERING for s in self.state.spaces.values())
         if recovering and "poll" not in self._timers:
-            self._later("poll", POLL_S, self.on_poll)
+            self._later("poll", self._poll_s, self.on_poll)
 
-    def _one(self, event: Input) -> None:
-        before = self.state
-        self.state, effects = plan.step(self.state, event)
+    def _feed_soon(self, done: Done) -> None:
+        """Steps of many lockspaces end together: one decision for all that the loop has at hand."""
+        self._queue.append(done)
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._guarded(self.feed))
+
+    def _decide(self) -> None:
+        """One decision for everything in the queue. It looks at all lockspaces: one for each input would cost their number squared."""
+        effects: list[Effect] = []
+        while self._queue:
+            self._become(*fold.feed(self.state, self._queue.popleft() or self._read()), effects)
+        self._become(*plan.decide(self.state), effects)
         record = encode_record(self.state)
         if record != self._recorded:
             self._switch.claim(CLAIM, record)
             self._recorded = record
-        read_again = False
-        for effect in effects:
-            read_again |= self._execute(effect)
-        if read_again:
+        # All of them, then one look at what the switch makes of them.
+        if True in [self._execute(effect) for effect in effects]:
             self._queue.append(None)
-        for name in before.spaces.keys() - self.state.spaces.keys():
+        for watcher in self.watchers:
+            watcher(self.state)
+
+    def _become(self, state: State, new: Sequence[Effect], effects: list[Effect]) -> None:
+        """The next state; lets go of what belongs to lockspaces that are not in it."""
+        for name in self.state.spaces.keys() - state.spaces.keys():
             self._lanes.end(name)
             self._sessions.pop(name, None)
             self.journals.forget(name)
-        for watcher in self.watchers:
-            watcher(self.state)
+        self.state = state
+        effects += new
 
     def _execute(self, effect: Effect) -> bool:
         """True when the switch must be read again."""
@@ -372,8 +393,8 @@ class Glue:
             self._journal.answered(effect.pending)
         if error is None:
             logger.debug("%s done in %s ms", effect, took_ms)
-            self.feed(Done(effect))
+            self._feed_soon(Done(effect))
             return
         code = error.errno if isinstance(error, (ApplyError, OSError)) else errno.EIO
         logger.error("%s failed: %s", effect, error, exc_info=None if isinstance(error, (ApplyError, OSError)) else error)
-        self.feed(Done(effect, code or errno.EIO, str(error)))
+        self._feed_soon(Done(effect, code or errno.EIO, str(error)))

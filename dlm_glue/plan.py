@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The plan: from what the switch and the kernel say to the next steps, for all lockspaces of the node at once. Pure.
 
-``step(state, input)`` folds the input in and decides. Decisions look at levels, never at edges: the same state read twice gives the
+``decide(state)`` comes after fold.py has taken in what was heard. It looks at levels, never at edges: the same state read twice gives the
 same answer, and a hint that was lost costs nothing. A step that was begun makes its lockspace (or comms/) busy until its Done arrives,
 so each lockspace has at most one step under way, and one lockspace whose control=0 sleeps holds up no other (SAFETY S23).
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
-from dlm_glue.fold import feed, oldest
+from dlm_glue.fold import oldest
 from dlm_glue.state import (
     OFFLINE,
     ONLINE,
@@ -35,7 +35,6 @@ from dlm_glue.state import (
     Clear,
     DropComms,
     Effect,
-    Input,
     Join,
     Leave,
     Note,
@@ -49,13 +48,6 @@ from dlm_glue.state import (
     Who,
 )
 from vcs.model import Group, GroupState, Phase, View
-
-
-def step(state: State, event: Input) -> tuple[State, tuple[Effect, ...]]:
-    """Fold ``event`` in, then decide."""
-    state, notes = feed(state, event)
-    state, effects = decide(state)
-    return state, (*notes, *effects)
 
 
 def decide(state: State) -> tuple[State, tuple[Effect, ...]]:

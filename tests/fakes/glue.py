@@ -70,7 +70,11 @@ class Uevents(UeventReader):
 
 
 class StubLoop:
-    """Time stands still and timers are the test's."""
+    """Time stands still and timers are the test's. With ``busy`` what is to be called soon waits for ``turn``."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.soon: list[Callable[[], None]] = []
 
     def time(self) -> float:
         return 1.0
@@ -80,6 +84,17 @@ class StubLoop:
             def cancel(self) -> None: ...
 
         return Handle()
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        if self.busy:
+            self.soon.append(call)
+        else:
+            call()
+
+    def turn(self) -> None:
+        calls, self.soon = self.soon, []
+        for call in calls:
+            call()
 
     def create_future(self) -> Any:
         return _LOOP.create_future()
@@ -115,7 +130,7 @@ class World:
 
     def boot(self) -> None:
         """A new dlm_glue process, with the descriptors of the one before."""
-        self.lanes = ManualLanes()
+        self.lanes, self.loop = ManualLanes(), StubLoop()
         log = EventLog("/nonexistent/events", "n1", "dlm_glue")
         log._write = lambda line: None  # type: ignore[method-assign]
         log.subscribe(self.notes.append)
@@ -131,7 +146,7 @@ class World:
             journal=Journal(os.dup(self.memfd)),
             log=log,
         )
-        self.glue.attach(StubLoop(), self.lanes)  # type: ignore[arg-type]
+        self.glue.attach(self.loop, self.lanes)  # type: ignore[arg-type]
         before = self.glue.claim()
         self.applier.prepare()
         self.glue.inherit(before)

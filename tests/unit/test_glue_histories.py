@@ -205,7 +205,10 @@ class History:
     def lane(self) -> None:
         ready = self.world.lanes.ready()
         if ready:
+            # Busy: the loop hears of the step's end together with whatever comes next.
+            self.world.loop.busy = self.rng.random() < 0.5
             self.world.step(self.rng.choice(ready))
+            self.world.loop.busy = False
 
     def hint(self) -> None:
         self.world.hint()

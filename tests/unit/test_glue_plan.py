@@ -60,13 +60,13 @@ def test_join_waits_for_the_start_and_answers_once_after_control_1(world: World)
 def test_a_node_that_is_not_the_lowest_is_done_with_its_own_bit() -> None:
     from dataclasses import replace
 
-    from dlm_glue.plan import step
+    from dlm_glue.fold import feed
     from dlm_glue.state import Space, Status, Who
 
     state = State(nodeid=2, spaces={"x": Space("x", run=Run.RECOVERING, nodes={1: Who(1, 1), 2: Who(2, 1)})})
-    assert step(state, Status("x", 0x15))[0].spaces["x"].run is Run.RECOVERING
-    assert step(state, Status("x", 0x55))[0].spaces["x"].run is Run.RUNNING
-    assert step(replace(state, nodeid=1), Status("x", 0x55))[0].spaces["x"].run is Run.RECOVERING
+    assert feed(state, Status("x", 0x15))[0].spaces["x"].run is Run.RECOVERING
+    assert feed(state, Status("x", 0x55))[0].spaces["x"].run is Run.RUNNING
+    assert feed(replace(state, nodeid=1), Status("x", 0x55))[0].spaces["x"].run is Run.RECOVERING
 
 
 def test_others_stop_before_a_new_member(world: World) -> None:
