@@ -16,7 +16,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from bridge.coordinator import detached, edges, explain, merge, messages, persist, quorum
+from bridge.coordinator import bundle, detached, edges, explain, merge, messages, persist, quorum, refusals
 from bridge.coordinator.api import (
     Command,
     Effect,
@@ -186,7 +186,8 @@ class Coordinator:
             self._cold()
         else:
             self.counters["unmerged"] += 1
-            self._own(sender, body, True)
+            for one in bundle.unpack(body):
+                self._own(sender, one, True)
 
     def _own(self, sender: Processor, body: Body, changed: bool) -> bool:
         """Our own message has come back in its place."""
@@ -313,7 +314,8 @@ class Coordinator:
         trial = self.state.copy()
         notes: list[Notice] = []
         try:
-            changed = apply(trial, sender, body, self.regular, notes)
+            changes = [(one, apply(trial, sender, one, self.regular, notes)) for one in bundle.unpack(body)]
+            changed = any(done for _, done in changes)
             if changed and self.regular:
                 decide(trial, notes)
         except Exception as error:  # SAFETY S19: any fault of ours is one ordered rejection, the same at every member
@@ -321,8 +323,9 @@ class Coordinator:
             self.state.rejected += 1
             self.state.version += 1
             return
-        if self._own(sender, body, changed):
-            self.feed.answer(body, changed, "" if changed else _refusal(notes))
+        for one, done in changes:
+            if self._own(sender, one, done):
+                self.feed.answer(one, done, "" if done else refusals.of_command(notes))
         if sender == self.local:
             self.feed.refusals.heard(notes)
         if not changed:
@@ -393,8 +396,3 @@ class Coordinator:
     def why(self, now_ns: int = 0) -> list[dict[str, object]]:
         """What is waited for, on whom, in words."""
         return explain.why(self, now_ns)
-
-
-def _refusal(notes: list[Notice]) -> str:
-    """Why a command changed nothing."""
-    return next((str(n.fields.get("why", "")) for n in reversed(notes) if n.event == "command_refused"), "nothing is to be changed")

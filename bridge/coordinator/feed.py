@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from bridge.coordinator import ballot, methods, orders, persist
+from bridge.coordinator import ballot, bundle, fencing, methods, orders, persist
 from bridge.coordinator.api import (
     CancelFence,
     Effect,
@@ -35,6 +35,7 @@ from bridge.coordinator.messages import (
     Body,
     FenceResult,
     FenceRetry,
+    GroupWord,
     Join,
     Leave,
     MaintenanceOff,
@@ -72,6 +73,8 @@ class Feeder:
     "Ordered of the switch since it was read last: name -> (event, phase); LeftGroup is phase -1."
     said: set[Body] = field(default_factory=set)
     "Submitted, not delivered yet."
+    words: list[GroupWord] = field(default_factory=list)
+    "Said about groups in this look at them; submitted at its end."
     vain: set[Body] = field(default_factory=set)
     "Delivered without any effect: not worth repeating before something has changed."
     view: InstallView | None = None
@@ -126,7 +129,10 @@ class Feeder:
         """Submit once; again only after it was delivered, or in a new ring, and not if it was in vain."""
         if body not in self.said and body not in self.vain:
             self.said.add(body)
-            self.submit(body)
+            if isinstance(body, bundle.WORDS):
+                self.words.append(body)
+            else:
+                self.submit(body)
 
     def heard(self, body: Body, changed: bool) -> None:
         """Our own message was delivered; ``changed``: the state is another one since."""
@@ -153,12 +159,18 @@ class Feeder:
             self._install(ring, True, {n: b for n, b in boots.items() if state.admitted(n)})
         elif state.nodes[self.local.nodeid].status != LEFT:
             self._install(ring, False, boots)
-        self._marks(state)
+        for key in fencing.known_dead(state, self.local.nodeid, self.local.boot):
+            if key not in self.marked:
+                self.marked.add(key)
+                self.out.append(Fenced(*key))
         self._fences(state, now_ns)
         self._maintain(state, now_ns)
         if sound:
             for name in sorted(self._switch().keys() | state.groups.keys()):
                 self._group(state, state.groups.get(name), name, ring)
+            for body in bundle.pack(self.words, state.feature):
+                self.submit(body)
+            self.words.clear()
             for body in self.clocks.due(state, self._switch(), now_ns):
                 self.say(body)
             if self.restart_ms:
@@ -186,15 +198,6 @@ class Feeder:
             self.view = view
             self.out.append(view)
             self.note("view_installed", ring=str(ring), quorate=quorate, members=sorted(boots))
-
-    def _marks(self, state: State) -> None:
-        me = (self.local.nodeid, self.local.boot)
-        for nodeid, boot, _ in state.discharged:
-            if (nodeid, boot) == me and state.nodes[nodeid].status != FAILED:
-                continue  # of long ago: it has come back since, with nothing in its hands
-            if boot and (nodeid, boot) not in self.marked:
-                self.marked.add((nodeid, boot))
-                self.out.append(Fenced(nodeid, boot))
 
     # --- fencing ------------------------------------------------------------------------------------------------------------
     def _fences(self, state: State, now_ns: int) -> None:
@@ -392,7 +395,5 @@ class Feeder:
     def wake(self, now_ns: int) -> int | None:
         """When this node must be looked at again without any event: the earliest back-off or limit, or None."""
         times = [t for k, t in self.retry_at.items() if FenceRetry(*k) not in self.said]
-        times += [over for over, _ in self.freezes.values()]
-        times += self.clocks.wake(now_ns)
-        times += self.leases.at.values()
+        times += [*(over for over, _ in self.freezes.values()), *self.clocks.wake(now_ns), *self.leases.at.values()]
         return min((t for t in times if t > now_ns), default=None)

@@ -163,6 +163,13 @@ def _has_device(node: Node, target: int) -> bool:
     return node.can_fence and (not node.fences or target in node.fences)
 
 
+def known_dead(state: State, nodeid: int, boot: int) -> list[tuple[int, int]]:
+    """Incarnations that the switch of (``nodeid``, ``boot``) must know as fenced."""
+    me = (nodeid, boot)
+    # Our own of long ago: it has come back since, with nothing in its hands.
+    return [(n, b) for n, b, _ in state.discharged if b and not ((n, b) == me and state.nodes[n].status != FAILED)]
+
+
 def decide(state: State, notes: list[Notice]) -> None:
     """Choose a fencer for every obligation that has none (any more). The first attempt starts at once, later ones back off."""
     for obligation in sorted(state.obligations.values(), key=lambda o: o.key):

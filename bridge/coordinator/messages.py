@@ -17,11 +17,13 @@ from vcs.model import RingId
 
 PROTOCOL: Final = 1
 "A different protocol cannot be understood at all."
-FEATURE: Final = 2
+FEATURE: Final = 3
 "How messages are applied; the lowest of all members is in force, switched by the ordered merge."
 PARTS_MAX: Final = 4096
 TEXT_MAX: Final = 4 << 20
 "Longest message in bytes, all parts together."
+BUNDLE_MAX: Final = 1024
+"Words in one bundle."
 PART_OVERHEAD: Final = 64
 MESSAGE_MIN: Final = 256
 
@@ -231,18 +233,29 @@ class Forgiven:
     crashes: int
 
 
+GroupWord = Join | Leave | Ack
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Words of one sender about groups, in this order (bundle.py)."""
+
+    words: tuple[GroupWord, ...]
+
+
 Body = (
     Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceNode | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop
-    | Expect | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven
+    | Expect | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven | Bundle
 )
 _TYPES: Final[dict[str, type[Any]]] = {
     "exchange": Exchange, "snapshot": Snapshot, "join": Join, "leave": Leave, "ack": Ack, "node_leave": NodeLeave,
     "fence_result": FenceResult, "fence_retry": FenceRetry, "fence_node": FenceNode, "node_off": NodeOff, "overdue": Overdue,
     "vote_agree": VoteAgree, "vote_drop": VoteDrop, "expect": Expect,
     "maintenance_on": MaintenanceOn, "maintenance_off": MaintenanceOff, "thawed": Thawed, "shut_down": ShutDown, "orphaned": Orphaned,
-    "restarting": Restarting, "absence_over": AbsenceOver, "forgiven": Forgiven,
+    "restarting": Restarting, "absence_over": AbsenceOver, "forgiven": Forgiven, "bundle": Bundle,
 }
 _NAMES: Final = {cls: name for name, cls in _TYPES.items()}
+_WORDS: Final = ("join", "leave", "ack")
 
 
 def _plain(value: Any) -> Any:
@@ -252,12 +265,17 @@ def _plain(value: Any) -> Any:
         return [value.name, value.level, value.flags, value.state, value.event, value.phase, value.started, list(value.members)]
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, GroupWord):
+        return [_NAMES[type(value)], _text(value)]
     return value
 
 
+def _text(body: Body) -> dict[str, Any]:
+    return {f.name: _plain(getattr(body, f.name)) for f in fields(body)}
+
+
 def encode(body: Body) -> bytes:
-    text: dict[str, Any] = {f.name: _plain(getattr(body, f.name)) for f in fields(body)}
-    return canonical({"p": PROTOCOL, "f": FEATURE, "t": _NAMES[type(body)], "b": text})
+    return canonical({"p": PROTOCOL, "f": FEATURE, "t": _NAMES[type(body)], "b": _text(body)})
 
 
 def _number(value: Any, what: str) -> int:
@@ -294,6 +312,8 @@ def _field(kind: str, value: Any, what: str) -> Any:
         return _ring(value, what)
     if kind.startswith("tuple[GroupReport") and isinstance(value, list):
         return tuple(_report(v) for v in value)
+    if kind.startswith("tuple[GroupWord") and isinstance(value, list) and len(value) <= BUNDLE_MAX:
+        return tuple(_word(v) for v in value)
     if kind.startswith("tuple[int") and isinstance(value, list):
         return tuple(_number(v, what) for v in value)
     if kind.startswith("dict") and (isinstance(value, dict) or (value is None and kind.endswith("None"))):
@@ -318,15 +338,24 @@ def _envelope(payload: bytes) -> dict[str, Any]:
 def decode(payload: bytes) -> Body:
     """Raises RemoteError, and nothing else, whatever arrives."""
     value = _envelope(payload)
-    cls = _TYPES.get(value["t"]) if isinstance(value.get("t"), str) else None
-    text = value.get("b")
+    return _body(value.get("t"), value.get("b"))
+
+
+def _body(kind: Any, text: Any) -> Body:
+    cls = _TYPES.get(kind) if isinstance(kind, str) else None
     if cls is None or not isinstance(text, dict):
-        raise RemoteError(f"message type {value.get('t')!r} is not known")
+        raise RemoteError(f"message type {kind!r} is not known")
     known = {f.name: str(f.type) for f in fields(cls)}
     if set(text) != set(known):
-        raise RemoteError(f"{value['t']}: fields {sorted(set(text) ^ set(known))} are missing or unknown")
-    body: Body = cls(**{name: _field(kind, text[name], f"{value['t']}.{name}") for name, kind in known.items()})
+        raise RemoteError(f"{kind}: fields {sorted(set(text) ^ set(known))} are missing or unknown")
+    body: Body = cls(**{name: _field(what, text[name], f"{kind}.{name}") for name, what in known.items()})
     return body
+
+
+def _word(value: Any) -> Body:
+    if not isinstance(value, list) or len(value) != 2 or value[0] not in _WORDS:
+        raise RemoteError("a bundle holds something else than words about groups")
+    return _body(*value)
 
 
 def split(payload: bytes, limit: int) -> list[bytes]:

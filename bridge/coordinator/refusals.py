@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""This node's joins that were found wrong in the order: how its switch is told, and why, for whoever asks. Not replicated."""
+"""What was found wrong in the order. This node's joins: how its switch is told, and why, for whoever asks. Not replicated."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ class Refusals:
             self.told[name] = (code, str(fields["why"]))
             while len(self.told) > TOLD_MAX:
                 del self.told[next(iter(self.told))]
+
+
+def of_command(notes: list[Notice]) -> str:
+    """Why a command changed nothing."""
+    return next((str(n.fields.get("why", "")) for n in reversed(notes) if n.event == "command_refused"), "nothing is to be changed")

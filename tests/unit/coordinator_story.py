@@ -182,6 +182,10 @@ class Story:
             before = after
             self._carry_out(n, co.LocalGroups(tuple(after)))
 
+    def look(self, n: int) -> None:
+        """The node's daemon reads its switch."""
+        self.tell(n, co.LocalGroups(tuple(self.nodes[n].switch.groups(H))))
+
     def _carry_out(self, n: int, what: co.Input) -> None:
         t = self.nodes[n]
         for e in t.coordinator.handle(what, self.now):

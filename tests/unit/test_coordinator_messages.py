@@ -19,7 +19,9 @@ u64 = st.integers(0, (1 << 64) - 1)
 rings = st.builds(RingId, u64, u64)
 names = st.text(max_size=20)
 reports = st.builds(m.GroupReport, names, u64, u64, u64, u64, u64)
+words = st.builds(m.Join, names, u64, u64, names) | st.builds(m.Leave, names, st.booleans()) | st.builds(m.Ack, names, u64, u64)
 bodies = st.one_of(
+    st.builds(m.Bundle, st.lists(words, max_size=4).map(tuple)),
     st.builds(m.Exchange, rings, st.booleans(), rings, u64, names, st.booleans(), st.booleans(), st.tuples(reports, reports),
               st.none() | st.just({"v": 1}), st.tuples(u64), u64, st.tuples(u64, u64, u64)),
     st.builds(m.Snapshot, rings, st.just({"x": [1, "two"]})),
@@ -145,3 +147,18 @@ def test_the_record_keeps_what_must_survive() -> None:
     assert record.nodes == {1: node()}
     assert record.extra == 2
     assert record.obligations == [whole_state().obligations[3, 33]]
+
+
+@pytest.mark.parametrize("inner", [
+    ["node_off", {"nodeid": 3}], ["bundle", {"words": []}], ["ack", {"name": "g", "event": 1}], ["ack"], "ack", 7,
+])  # fmt: skip
+def test_a_bundle_holds_words_about_groups_and_nothing_else(inner: object) -> None:
+    text = json.loads(m.encode(m.Bundle((m.Leave("g"),))))
+    text["b"]["words"].append(inner)
+    with pytest.raises(RemoteError):
+        m.decode(canonical(text))
+
+
+def test_a_bundle_has_a_limit() -> None:
+    with pytest.raises(RemoteError):
+        m.decode(m.encode(m.Bundle((m.Leave("g"),) * (m.BUNDLE_MAX + 1))))
