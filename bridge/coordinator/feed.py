@@ -298,9 +298,9 @@ class Feeder:
                 return
             if held.state == GroupState.LEAVING and me not in group.leavers:
                 self.say(Leave(name))
-            self._event(group, held)
+            self._event(state, group, held)
 
-    def _event(self, group: GroupRec, held: Group) -> None:
+    def _event(self, state: State, group: GroupRec, held: Group) -> None:
         me = self.local.nodeid
         if held.state == GroupState.LOST or not group.event or me not in group.stoppers or group.changed:
             return
@@ -308,7 +308,8 @@ class Feeder:
         if shown[0] < group.event:
             self._order(group, Phase.STOP)
         elif shown == (group.event, Phase.STOP) and group.phase >= Phase.START and me in group.members:
-            self._order(group, Phase.START)
+            if all(map(state.admitted, group.members)):  # one has gone since: its return, or its failure, makes a new event
+                self._order(group, Phase.START)
         elif shown == (group.event, Phase.START) and group.phase == Phase.FINISH and me in group.members:
             self._order(group, Phase.FINISH)
         if held.event == group.event == held.acked_event:

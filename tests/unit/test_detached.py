@@ -296,3 +296,21 @@ def test_a_start_that_was_never_finished_is_remembered(three: Story) -> None:
     again = three.nodes[2].group("gfs")
     assert again is not None
     assert {m.nodeid: m.join_id for m in again.finished_members}[2] == {m.nodeid: m.join_id for m in started.members}[2]
+
+
+def test_a_start_that_is_late_here_names_nobody_who_is_away(three: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Node 1's switch refused the start for a moment (its lease was due), and in that moment node 3's daemon went: the start is not
+    tried again with a member that is not in the view. Node 3's return makes a new event."""
+    refused: list[int] = []
+    switch = three.nodes[1].switch
+    with monkeypatch.context() as lease:
+        lease.setattr(switch, "group_start", lambda _handle, _session, _name, event, _members: refused.append(event))
+        three.join("late", 1, 2, 3)
+    assert refused and (group := three.nodes[1].group("late")) is not None and group.phase is Phase.STOP
+    go(three, 3, 2)
+    before = len(three.nodes[1].seen)
+    three.look(1)
+    assert not [e for e in three.nodes[1].seen[before:] if isinstance(e, co.StartGroup)]
+    three.restart_daemon(3)
+    three.form(1, 2, 3)
+    assert three.running("late") == dict.fromkeys((1, 2, 3), (1, 2, 3))
