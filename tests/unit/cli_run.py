@@ -136,6 +136,9 @@ class Run:
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("VCS_RUN_DIR", str(tmp_path))
     monkeypatch.setenv("VCS_SYSFS", str(tmp_path / "sysfs"))
+    monkeypatch.setenv("VCS_KERNEL", str(tmp_path / "kernel"))
+    put(tmp_path / "kernel", DLM)
+    (tmp_path / "kernel/dlm").mkdir()
     return Run(tmp_path, capsys)
 
 
@@ -156,6 +159,10 @@ CLUSTER = {
     "groups/gfs2:data/nr_members": 3, "groups/gfs2:data/owner": "dlm_glue",
     "groups/gfs2:data/orphan_since_ms": 0, "groups/gfs2:data/age_ms": 1000,
 }  # fmt: skip
+
+
+DLM = {"config/dlm/cluster/comms/1/local": 1, "config/dlm/cluster/cluster_name": "alpha", "config/dlm/cluster/recover_callbacks": 1}
+"What the DLM's users need, in /sys/kernel."
 
 
 def kernel(run: Run, handle: str = "alpha", changes: Mapping[str, object] = {}) -> None:

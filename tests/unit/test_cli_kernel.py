@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_run import WAIT_S, Run, kernel
+from tests.unit.cli_run import WAIT_S, Backend, Run, kernel, put
 from vcs.events import EventLog
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +72,14 @@ def test_a_lost_provider_is_said_plainly(run: Run) -> None:
 def test_why_by_the_kernel(run: Run, changes: dict[str, object], expected: str) -> None:
     kernel(run, changes=changes)
     assert expected in run("why").out
+
+
+def test_why_names_what_no_daemon_knows(run: Run, backend: Backend) -> None:
+    kernel(run)
+    put(run.tree.parent / "kernel", {"config/dlm/cluster/recover_callbacks": 0, "dlm/data/id": 7})
+    backend.waits = []
+    got = run("why").out
+    assert got.startswith("the DLM waits\n  for     recover_callbacks is 0:") and "lockspace data waits\n" in got
 
 
 def test_nodes_and_groups_by_the_kernel(run: Run) -> None:

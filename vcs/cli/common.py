@@ -12,6 +12,7 @@ import click
 
 from vcs.client import RUN_DIR, Client, NotAllowed, NotRunning
 from vcs.errors import VcsError
+from vcs.prerequisites import Trees, missing
 from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
 from vcs.sysfs import ROOT, Sysfs, why
 
@@ -30,6 +31,7 @@ class Asked:
     handle: str
     run_dir: str
     sysfs_root: str
+    kernel_root: str
 
     def client(self) -> Client:
         """A connection to the vcsd of the wanted cluster. Raises DaemonError, or VcsError if it serves another one."""
@@ -63,7 +65,15 @@ class Asked:
         return self.ask(lambda c: cast(list[GroupReport], c.groups()), lambda s, handle: s.groups(handle))
 
     def why(self) -> tuple[list[WhyReport], str]:
-        return self.ask(lambda c: cast(list[WhyReport], c.why()), lambda s, handle: why(s.status(handle), s.groups(handle)))
+        """Also what no daemon would know: what the DLM's users lack on this machine."""
+        waits, note = self.ask(lambda c: cast(list[WhyReport], c.why()), lambda s, handle: why(s.status(handle), s.groups(handle)))
+        sysfs = Sysfs(self.sysfs_root)
+        if sysfs.handles():  # else the switch is not the kernel's, and there is no DLM to it
+            handle = sysfs.choose(self.handle)
+            report, held = sysfs.status(handle), [group["name"] for group in sysfs.groups(handle)]
+            if report["provider"]["state"] == "attached":
+                waits = [*waits, *missing(report["cluster"], held, Trees(f"{self.kernel_root}/dlm", f"{self.kernel_root}/config"))]
+        return waits, note
 
 
 def common(function: F) -> F:
@@ -73,8 +83,9 @@ def common(function: F) -> F:
     @click.option("--handle", default="", envvar="VCS_HANDLE", help="Cluster, when this kernel holds several.")
     @click.option("--run-dir", default=RUN_DIR, envvar="VCS_RUN_DIR", help="Where vcsd has its socket and event log.  [default: /run/vcs]")
     @click.option("--sysfs", "sysfs_root", default=ROOT, envvar="VCS_SYSFS", hidden=True)
+    @click.option("--kernel", "kernel_root", default="/sys/kernel", envvar="VCS_KERNEL", hidden=True)
     @functools.wraps(function)
-    def wrapped(as_json: bool, handle: str, run_dir: str, sysfs_root: str, **others: Any) -> Any:
-        return function(Asked(as_json, handle, run_dir, sysfs_root), **others)
+    def wrapped(as_json: bool, handle: str, run_dir: str, sysfs_root: str, kernel_root: str, **others: Any) -> Any:
+        return function(Asked(as_json, handle, run_dir, sysfs_root, kernel_root), **others)
 
     return cast(F, wrapped)
