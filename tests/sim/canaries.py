@@ -57,11 +57,11 @@ def _stale_acknowledgement() -> Any:
         group = state.groups.get(name)
         return right(state, nodeid, boot, name, group.event if group is not None else event, phase)
 
-    def say_early(self: feed.Feeder, group: GroupRec, held: Any) -> None:
+    def say_early(self: feed.Feeder, state: State, group: GroupRec, held: Any) -> None:
         me = self.local.nodeid
         if group.phase == Phase.STOP and held.acked_phase == Phase.STOP and me in group.stoppers and me not in group.stop_acks:
             self.say(Ack(group.name, held.acked_event, Phase.STOP))
-        right_event(self, group, held)
+        right_event(self, state, group, held)
 
     right_event = feed.Feeder._event
     return swap((groups, "acknowledge", acknowledge), (feed.Feeder, "_event", say_early))
@@ -136,10 +136,10 @@ def _obligations_forgotten() -> Any:
 def _reordered() -> Any:
     """The switch is told the phases again from the beginning whenever it was read."""
 
-    def event(self: feed.Feeder, group: GroupRec, held: Any) -> None:
+    def event(self: feed.Feeder, state: State, group: GroupRec, held: Any) -> None:
         if group.event and self.local.nodeid in group.stoppers and group.name not in self.ordered:
             self._order(group, Phase.STOP)
-        right(self, group, held)
+        right(self, state, group, held)
 
     right = feed.Feeder._event
     return swap((feed.Feeder, "_event", event))

@@ -78,7 +78,7 @@ def _disarmed_by_death() -> Any:
 LEASE_CANARIES: tuple[tuple[str, frozenset[str], Broken, tuple[str, ...]], ...] = (
     ("a renewal as a ping", TWO_WRITERS, _renewal_as_ping, ("alone",)),
     ("the lease counted from the wrong event", TWO_WRITERS, _counted_from_the_last_word, ("alone",)),
-    ("an unarmed victim counted as fenced", TWO_WRITERS, _unarmed_counted, ("alone",)),
+    ("an unarmed victim counted as fenced", TWO_WRITERS | {"vote_withdrawn"}, _unarmed_counted, ("alone",)),
     ("a lease taken over afresh", TWO_WRITERS, _taken_over_afresh, ("alone",)),
     ("armed at boot", frozenset({"needless_reset"}), _armed_at_boot, ()),
     ("a lease that dies with its provider", TWO_WRITERS, _disarmed_by_death, ("alone",)),
