@@ -169,6 +169,22 @@ def test_t03_a_restart_loop(s: Script, case: int) -> None:
                 s.fail(f"node {n} installed {sorted(members)}")
 
 
+@scenario(nodes=4, cases=[(1, 2, 3), (2, 3, 4), (1, 2, 3, 4)], seeds=2)
+def test_t03_those_that_were_in_the_ring_are_others(s: Script, case: tuple[int, ...]) -> None:
+    """A node that was cut off comes back to processes that have all been restarted without a word: their ring is silent outside of it
+    but for one member's beacons, and yet each of them takes the seat that its former life had."""
+    alone = next((n for n in s.ids if n not in case), 4)
+    s.load(40)
+    s.partition([n for n in s.ids if n != alone], [alone])
+    s.run(1000)
+    s.restart(*case)
+    s.ring(*(n for n in s.ids if n != alone), within=3000)
+    s.run(500)
+    s.heal()
+    s.ring(*s.ids, within=2500)
+    s.stands(1000)
+
+
 @scenario(cases=[2, 4], seeds=2)
 def test_t09_every_datagram_comes_several_times(s: Script, case: int) -> None:
     """Everything is duplicated and overtakes itself: formation, a death, a return, messages, and no configuration too many."""
