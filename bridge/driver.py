@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,15 +50,16 @@ from vcs.config.model import ClusterConfig
 from vcs.errors import SwitchError, VcsError
 from vcs.events import EventLog, boottime_ns
 from vcs.model import ProviderState, event_text
+from vcs.realtime import as_we_are
 
 REREAD_S = 5.0
 "Slow timer: the groups are read again even if no hint came."
 BATCH = 512
 "So many inputs are handled before the event loop gets its turn."
-SUBMIT_RETRY_S = 0.02
+SUBMIT_RETRY_S = 0.01
 SUBMITS_MAX = 10000
 "Submits that wait because the engine's queue is full; more means that the ring does not move any more."
-REFUSED_FIRST_S, REFUSED_MAX_S = 0.1, 5.0
+REFUSED_FIRST_S, REFUSED_MAX_S = 0.01, 5.0
 "A call that is refused again and again makes us read the groups less and less often."
 
 
@@ -125,9 +125,7 @@ class Driver:
         self._on_left, self._on_failed, self._on_notice, self._on_restart = on_left, on_failed, on_notice, on_restart
         self._engine: Engine | None = None
         self._loop = asyncio.get_running_loop()
-        # A thread does not inherit our real-time policy when that is reset on fork, and what it writes holds everything up.
-        policy = (os.sched_getscheduler(0), os.sched_getparam(0))
-        self._disk = ThreadPoolExecutor(1, "persist", os.sched_setscheduler, (0, *policy))
+        self._disk = ThreadPoolExecutor(1, "persist", as_we_are())  # what it writes holds everything up
         self._disk.submit(int)  # its thread exists from now on: no allocation in an emergency
         self._inputs: deque[Input] = deque()
         self._effects: deque[Effect] = deque()

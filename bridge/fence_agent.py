@@ -19,11 +19,13 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 
+from bridge.standby import Standby
 from bridge.storage import refuse_cluster_file_system
 from vcs import agents
-from vcs.agent_process import BadOption, Call, Stop, call
+from vcs.agent_process import Agent, BadOption, Call, Stop, call
 from vcs.agents import FenceAgentError, Metadata, how, last_line, without_secrets
 from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, NodeConfig
+from vcs.realtime import as_we_are
 
 STATUS_ON, STATUS_OFF = 0, 2
 LAG_S, ASK_AGAIN_S = 10.0, 0.5
@@ -82,8 +84,10 @@ class _StillOn(_Failed):
 class Fences:
     """The devices of a configuration. ``check()`` before the first use."""
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, standby: Standby | None = None) -> None:
+        """``standby``: agents that wait for what they are told."""
         self._config = config
+        self._standby = standby
         self._paths: dict[str, str] = {}
         self.metadata: Mapping[str, Metadata] = {}
         "Device -> what its agent says of itself."
@@ -91,6 +95,7 @@ class Fences:
         self._busy: dict[str, asyncio.Lock] = {}
         self.before_launch: Callable[[], None] = lambda: None
         "Whatever else uses the devices gives way."
+        self.after_fence: Callable[[], None] = lambda: None
 
     async def check(self) -> None:
         """Find all agents, read their metadata, compare the options. Up to 15 s; raises FenceAgentError with everything found."""
@@ -119,8 +124,18 @@ class Fences:
         self.before_launch()
         task = asyncio.get_running_loop().create_task(self._fence(order), name=f"fence-{order.nodeid}")
         self._running[key] = task
-        task.add_done_callback(lambda done: self._running.pop(key, None) if self._running.get(key) is done else None)
+        task.add_done_callback(lambda done: self._ended(key, done))
         return task
+
+    def _ended(self, key: tuple[int, int], done: asyncio.Task[Outcome]) -> None:
+        if self._running.get(key) is done:
+            del self._running[key]
+        if not self.busy:
+            self.after_fence()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
 
     def cancel(self, nodeid: int, incarnation: int) -> None:
         """That incarnation is not to be fenced any more: its running call is killed, no other begins."""
@@ -155,12 +170,17 @@ class Fences:
     def device(self, name: str) -> FenceDevice:
         return self._config.devices[name]
 
-    async def ask(self, device: FenceDevice, method: FenceMethod, node: NodeConfig, action: str, timeout_s: float = 0.0) -> Call:
-        """One call of the device's agent about ``node``. Raises BadOption or OSError; cancelled: the agent dies."""
+    async def ask(
+        self, device: FenceDevice, method: FenceMethod, node: NodeConfig, action: str, timeout_s: float = 0.0, urgent: bool = False
+    ) -> Call:
+        """One call of the device's agent about ``node``. ``urgent``: by one that waits, if there is one. Raises BadOption or OSError;
+        cancelled: the agent dies."""
         options = agents.call_options(device, method, node, self.metadata[device.name], action)
         # A power strip serves one at a time; a second session would fail.
         async with self._busy.setdefault(device.name, asyncio.Lock()) if device in self._config.fence_devices else contextlib.nullcontext():
-            found = await _threaded(self._paths[device.name], options, timeout_s or device.timeout_ms / 1000)
+            path = self._paths[device.name]
+            agent = self._standby.take(path) if self._standby is not None and urgent else None
+            found = await _threaded(path, options, timeout_s or device.timeout_ms / 1000, agent)
         return Call(found.code, without_secrets(found.out, options), without_secrets(found.err, options), found.stopped)
 
 
@@ -254,14 +274,14 @@ class _Work:
 
     async def _call(self, device: FenceDevice, action: str, timeout_s: float = 0.0) -> Call:
         began = time.monotonic()
-        ended = await self.fences.ask(device, self.method, self.node, action, timeout_s)
+        ended = await self.fences.ask(device, self.method, self.node, action, timeout_s, urgent=True)
         good = ended.code in ((STATUS_ON, STATUS_OFF) if action == "status" else (0,))
         said = last_line(ended) if good else last_line(ended) or how(ended)
         self.steps.append(Step(device.name, action, good, round((time.monotonic() - began) * 1000), said))
         return ended
 
 
-async def _threaded(path: str, options: Mapping[str, str], timeout_s: float) -> Call:
+async def _threaded(path: str, options: Mapping[str, str], timeout_s: float, agent: Agent | None = None) -> Call:
     """One call in a thread of its own. Its end wakes the loop by itself; cancelled: the call is called off and its end awaited."""
     loop, stop = asyncio.get_running_loop(), Stop()
     ended: asyncio.Future[Call] = loop.create_future()
@@ -274,10 +294,13 @@ async def _threaded(path: str, options: Mapping[str, str], timeout_s: float) -> 
         else:
             ended.set_result(found)
 
+    become = as_we_are()
+
     def work() -> None:
+        become()
         found: Call | BaseException
         try:
-            found = call(path, options, timeout_s, stop)
+            found = call(path, options, timeout_s, stop, agent)
         except BaseException as error:
             found = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

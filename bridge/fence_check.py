@@ -67,6 +67,7 @@ class DeviceChecks:
         self._known: dict[tuple[str, int], DeviceReport] = {}
         self._task: asyncio.Task[None] | None = None
         self._now: asyncio.Task[None] | None = None
+        self.after_check: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         if self._config.fencing.check_interval_s and not self._task:
@@ -97,6 +98,7 @@ class DeviceChecks:
         await asyncio.sleep(1.0 + phase(self._local) * min(FIRST_S, every))
         while True:
             await self.check()
+            self.after_check()
             await asyncio.sleep(every)
 
     async def _all(self) -> None:

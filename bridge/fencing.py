@@ -10,11 +10,14 @@ from bridge.driver import Fencer
 from bridge.fence_agent import Fences
 from bridge.fence_check import DeviceChecks
 from bridge.recorder import Recorder
+from bridge.standby import Keeper, Standby, wanted
 from bridge.unfence import NeedsReboot, open_storage, storage_devices
 from vcs.config.model import ClusterConfig
 from vcs.errors import VcsError
 from vcs.events import EventLog
 from vcs.report import DeviceReport, MethodReport
+
+STANDBY = "standby.json"
 
 
 class Fencing:
@@ -27,19 +30,30 @@ class Fencing:
         self.recorder = Recorder(log, state_dir)
         self._fences: Fences | None = None
         self._checks: DeviceChecks | None = None
+        self._keeper: Keeper | None = None
         self._boot = 0
 
     async def check(self) -> None:
         """Are all agents there, and would they take what they are given? Raises FenceAgentError."""
         if self.fencer is not None or not self._config.devices:
             return
-        fences = Fences(self._config)
+        standby = Standby(f"{self._state_dir}/{STANDBY}") if self._config.fencing.standby else None
+        fences = Fences(self._config, standby)
         await fences.check()
         for name, metadata in fences.metadata.items():
             self._log.note("fence_agent", device=name, path=fences.path(name), name=metadata.name)
         self._fences = self.fencer = fences
         self._checks = DeviceChecks(self._config, fences, self._nodeid, self._log)
         fences.before_launch = self._checks.interrupt
+        if standby is not None:
+            counts = wanted(self._config, {name: fences.path(name) for name in fences.metadata}, self._nodeid)
+            self._keeper = Keeper(standby, counts, self._log)
+            fences.after_fence, self._checks.after_check = self._keeper.after_fence, self._after_check
+
+    def _after_check(self) -> None:
+        """None waits for longer than from one check of the devices to the next."""
+        if self._keeper is not None and self._fences is not None and not self._fences.busy:
+            self._keeper.refresh()
 
     async def join(self, boot: int) -> None:
         """The seat is taken, and this kernel is the incarnation ``boot``. Raises VcsError when this node must not join."""
@@ -52,10 +66,14 @@ class Fencing:
         """The node runs."""
         if self._checks is not None:
             self._checks.start()
+        if self._keeper is not None:
+            self._keeper.refresh()
 
     def close(self) -> None:
         if self._checks is not None:
             self._checks.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self.recorder.close()
 
     def cut_off(self, notice: Notice) -> VcsError | None:

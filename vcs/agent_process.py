@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One call of a fence agent: a program that gets ``name=value`` lines on its standard input and answers by its exit code.
 
-No shell is involved. The child gets a fixed environment, its own session, and none of our descriptors. Its end is an event (pidfd), so
-is the wish to call it off; a call that is too long, and whatever it has left behind, dies with its whole process group.
+No shell is involved. The child gets a fixed environment, its own session, and no descriptor of ours that is of any use to it. Its end is
+an event (pidfd), so is the wish to call it off; a call that is too long, and whatever it has left behind, dies with its process group.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
@@ -72,31 +74,92 @@ def lines(options: Mapping[str, str]) -> bytes:
     return "".join(f"{name}={value}\n" for name, value in options.items()).encode()
 
 
-def call(path: str, options: Mapping[str, str], timeout_s: float, stop: Stop | None = None) -> Call:
-    """Run ``path`` once. Blocks at most ``timeout_s`` (and REAP_S). Raises BadOption, or OSError if it cannot be executed."""
+class Agent:
+    """A started agent that has not been told anything yet. It does nothing before it has read all of its options, to the end of its input.
+
+    An input that just ends would be an order, too: agents have defaults, and `reboot` is the usual action. So it does not end when we
+    die: a copy of the pipe's writing end lies in a socket that the agent itself keeps open, and is taken out when all is said.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError if it cannot be executed. Blocks for a fork and an exec."""
+        reading, writing = os.pipe()
+        self.stdin: IO[bytes] = os.fdopen(writing, "wb", 0)
+        keeper, giver = socket.socketpair()
+        self._keeper = keeper
+        try:
+            with giver:
+                socket.send_fds(giver, [b"w"], [writing])
+            self.child = subprocess.Popen(
+                [path],
+                stdin=reading,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=(keeper.fileno(),),
+            )
+        except BaseException:
+            self.stdin.close()
+            keeper.close()
+            raise
+        finally:
+            os.close(reading)
+        # Also when nobody knows of it any more, and at our own end: an agent that is never told anything would wait for ever.
+        self._end = weakref.finalize(self, _abandon, self.child, self.stdin, keeper)
+        with contextlib.suppress(OSError), open(f"/proc/{self.child.pid}/oom_score_adj", "w", encoding="ascii") as score:
+            score.write("0")  # our own protection is not for somebody else's program
+
+    @property
+    def waits(self) -> bool:
+        """It is alive. It is not reaped here: until then its id is its own."""
+        return os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def hurry(self) -> None:
+        """The whole cluster waits for it: before the busy file system's own processes, behind the daemons' real-time priority."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.child.pid, -20)
+
+    def told(self) -> None:
+        """All is said: its input ends here. Idempotent."""
+        if self._keeper.fileno() >= 0:
+            with self._keeper:
+                _data, copies, _flags, _address = socket.recv_fds(self._keeper, 1, 1)
+            for copy in copies:
+                os.close(copy)
+            self.stdin.close()
+
+    def close(self) -> None:
+        """It is not needed. Idempotent."""
+        self._end()
+
+
+def _abandon(child: subprocess.Popen[bytes], stdin: IO[bytes], keeper: socket.socket) -> None:
+    """Kill it first: only then may its input end."""
+    _end(child)
+    keeper.close()
+    for pipe in (stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def call(path: str, options: Mapping[str, str], timeout_s: float, stop: Stop | None = None, agent: Agent | None = None) -> Call:
+    """Run ``path`` once, or tell ``agent``, which is that program and waits. Blocks at most ``timeout_s`` (and REAP_S). Raises BadOption,
+    or OSError if it cannot be executed."""
     text = lines(options)
     deadline = time.monotonic() + max(timeout_s, 0.01)
-    child = subprocess.Popen(
-        [path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-        cwd="/",
-        start_new_session=True,
-    )
-    # The whole cluster waits for it: before the busy file system's own processes, behind the daemons' real-time priority.
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, child.pid, -20)
-    with contextlib.suppress(OSError), open(f"/proc/{child.pid}/oom_score_adj", "w", encoding="ascii") as score:
-        score.write("0")  # our own protection is not for somebody else's program
-    talk = _Talk(child, text)
+    if agent is None or not agent.waits:
+        agent = Agent(path)
+    agent.hurry()
+    talk = _Talk(agent, text)
     try:
         how = talk.until(deadline, stop)
     finally:
-        code = _end(child)
+        code = _end(agent.child)
         talk.drain()
         talk.close()
+        agent.close()
     out, err = (bytes(b).decode("utf-8", "replace") for b in (talk.out, talk.err))
     return Call(code if how == "ended" else None, out, err, how == "stopped")
 
@@ -104,16 +167,18 @@ def call(path: str, options: Mapping[str, str], timeout_s: float, stop: Stop | N
 class _Talk:
     """The pipes of a child, all of them at once."""
 
-    def __init__(self, child: subprocess.Popen[bytes], text: bytes) -> None:
-        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    def __init__(self, agent: Agent, text: bytes) -> None:
+        child = agent.child
+        assert child.stdout is not None and child.stderr is not None
         self._pidfd = os.pidfd_open(child.pid)
-        self._stdin: IO[bytes] = child.stdin
+        self._agent = agent
+        self._stdin = agent.stdin
         self._rest = memoryview(text)
         self.out, self.err = bytearray(), bytearray()
         self._pipes: dict[int, tuple[IO[bytes], bytearray]] = {
             child.stdout.fileno(): (child.stdout, self.out), child.stderr.fileno(): (child.stderr, self.err),
         }
-        for pipe in (child.stdin, child.stdout, child.stderr):
+        for pipe in (self._stdin, child.stdout, child.stderr):
             os.set_blocking(pipe.fileno(), False)
 
     def until(self, deadline: float, stop: Stop | None) -> str:
@@ -140,7 +205,7 @@ class _Talk:
                         poll.unregister(fd)
                 elif not self._write():
                     poll.unregister(fd)
-                    self._stdin.close()
+                    self._agent.told()
 
     def _read(self, fd: int) -> bool:
         """False: nothing more will come."""
@@ -171,13 +236,12 @@ class _Talk:
 
     def close(self) -> None:
         os.close(self._pidfd)
-        for pipe in (self._stdin, *(pipe for pipe, _kept in self._pipes.values())):
-            with contextlib.suppress(OSError):
-                pipe.close()
 
 
 def _end(child: subprocess.Popen[bytes]) -> int | None:
     """Nothing of the call outlives it. Its exit code, None if it cannot even be killed."""
+    if child.returncode is not None:
+        return child.returncode
     # Not reaped yet, so its id, which is also its group's, cannot belong to anybody else.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ the OOM killer looks elsewhere. Import everything before calling ``setup()``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -44,6 +45,18 @@ def setup(reset_on_fork: bool = False) -> list[Step]:
         _step("scheduler", lambda: _scheduler(reset_on_fork)),
         _step("oom_score_adj", _oom),
     ]
+
+
+def as_we_are() -> Callable[[], None]:
+    """What a new thread calls to get the caller's priority. It does not inherit that when it is reset on fork; and a thread that waits for
+    the processor while it holds the interpreter's lock makes us wait, too."""
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+
+    def become() -> None:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, policy, param)
+
+    return become
 
 
 def _step(name: str, action: Callable[[], None]) -> Step:

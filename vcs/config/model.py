@@ -130,6 +130,8 @@ class FencingConfig:
     "So many failed attempts with one method, each by another node where there is one; then comes the next method, and round again."
     check_interval_s: int = 600
     "How often every node asks every device whether it answers; 0: never."
+    standby: bool = True
+    "Agents are started before they are needed, and wait."
 
 
 @dataclass(frozen=True, slots=True)

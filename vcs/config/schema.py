@@ -174,6 +174,8 @@ SECTIONS: tuple[Section, ...] = (
         Key("tries", Kind.INT, "So many failed attempts with one method, each by another node; then comes the next method, and round "
             "again.", low=1, high=100),
         Key("check_interval_s", Kind.INT, "How often every node asks every device whether it answers (s); 0: never.", low=0, high=86400),
+        Key("standby", Kind.BOOL, "Agents are started before they are needed and wait for what they are told, which spares a fence their "
+            "start; two processes for each agent of a first method."),
     )),
     Section("lease", "The kernel's proof of quorum.", LeaseConfig, (
         _ms("lease_ms", 500, 600_000, "For so long one proof of quorum counts; without the next, nothing that needs fencing starts"),
