@@ -9,7 +9,7 @@ from collections import deque
 from vcs import batch
 from vcs.channel import LENGTH, Channel
 
-RETRY_S, RETRY_MAX_S = 0.02, 1.0
+RETRY_S, RETRY_MAX_S = 0.01, 1.0
 "Between attempts to open a channel."
 
 

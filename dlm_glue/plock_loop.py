@@ -203,11 +203,17 @@ class Plocks:
 
     def _patience(self) -> float:
         """Milliseconds until something is due."""
-        if self._again or any(m.space.out for m in self.node.members.values() if m.ready):
+        if self._again or any(self._may_speak(fsid, line) for fsid, line in self._lines.items()):
             return 0.0
         times = [self._cancel[1] + HURRY_S] if self.node.cancels else []
         times += [line.retry_at for line in self._lines.values() if line.channel is None and not line.opening]
         return max(0.0, min([self._tidy_at, *times]) - time.monotonic()) * 1000
+
+    def _may_speak(self, fsid: int, line: Line) -> bool:
+        """There is something to say, and vcsd takes it. Without a channel, or while vcsd takes no more, an event of poll(2) comes first: to
+        look again and again would keep this processor, which vcsd may need, from everybody."""
+        member = self.node.members.get(fsid)
+        return member is not None and line.channel is not None and line.room and bool(member.space.out or line.out)
 
     def _serve_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):

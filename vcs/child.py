@@ -26,7 +26,7 @@ from pathlib import Path
 from vcs.events import EventLog
 
 BACKOFF_S, BACKOFF_MAX_S, STABLE_S = 0.5, 10.0, 30.0
-"Pause before a restart, doubled up to the maximum; a child that lived for STABLE_S begins anew."
+"Pause before a restart, doubled up to the maximum. A child that lived for STABLE_S is started again at once: others wait for it."
 SYS_PIDFD_GETFD = 438
 NETLINK_KOBJECT_UEVENT = 15
 JOURNAL = "dlm_glue.journal"
@@ -221,12 +221,12 @@ class OutlivingChild:
             if self._stopping:
                 return
             self._forget()
-            pause = BACKOFF_S if lived > STABLE_S else pause
+            pause = 0.0 if lived > STABLE_S else pause
             how = "ended" if code is None else f"ended with code {code}"
             logger.error("%s (pid %d) %s after %.1f s: started again in %g s", self._name, pid, how, lived, pause)
             while True:
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, BACKOFF_MAX_S)
+                pause = min(max(pause * 2, BACKOFF_S), BACKOFF_MAX_S)
                 try:
                     await self._spawn()
                     self.restarts += 1

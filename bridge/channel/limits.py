@@ -35,7 +35,7 @@ SWEEP_S = 1.0
 "How often channels are looked after: slow programs, and dead ones that are not being read from."
 READS = 16
 "Packets read from one program in one turn of the loop."
-RETRY_S = 0.02
+RETRY_S = 0.01
 "The engine's queue is full: tried again so much later, if nothing is delivered before."
 HELLOS_MAX = 16
 "Connections that have not said their group yet."

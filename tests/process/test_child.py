@@ -53,6 +53,21 @@ def test_it_is_restarted_with_the_same_descriptors(tmp_path: Path, monkeypatch: 
     asyncio.run(story())
 
 
+def test_one_that_lived_long_is_started_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "BACKOFF_S", 60.0)
+    monkeypatch.setattr(child_module, "STABLE_S", 0.0)
+
+    async def story() -> None:
+        child = make(tmp_path)
+        await child.start()
+        await until(lambda: journal(child))
+        os.kill(child.pid, signal.SIGKILL)
+        await until(lambda: len(journal(child)) == 2)
+        await child.stop()
+
+    asyncio.run(story())
+
+
 def test_a_new_parent_leaves_it_alone_and_keeps_its_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "BACKOFF_S", 0.05)
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
 from dlm_glue.plock_log import Log
 from dlm_glue.plock_loop import Membership, Plocks
 from dlm_glue.plock_wire import Op
-from tests.fakes.plock import SPACE, Call, FakeKernel, LiveDevice, cancel, lock, unlock
+from tests.fakes.plock import FSID, SPACE, Call, FakeKernel, LiveDevice, cancel, lock, unlock
 from tests.process.channels import EngineNodes, run, settle
 from vcs.channel import Channel
 
@@ -147,6 +148,37 @@ def test_a_wait_is_cancelled_while_there_is_no_order(tmp_path: Path) -> None:
             assert await two.does(cancel(waits.op)) == 0
             two.device.cancelled(waits)
             assert unlocks.rv == 0
+            seats.close()
+
+    run(story)
+
+
+def cpu_ns(plocks: Plocks) -> int:
+    """What the thread has used by now."""
+    tid = next(t.native_id for t in threading.enumerate() if t is plocks._thread)
+    return int(Path(f"/proc/self/task/{tid}/schedstat").read_text().split()[0])
+
+
+def test_who_has_something_to_say_and_nobody_to_say_it_to_sleeps(tmp_path: Path) -> None:
+    """dlm_glue is back before its vcsd, with real-time priority: were it to spin, vcsd could not come up on the same processor."""
+
+    async def story() -> None:
+        async with EngineNodes(tmp_path) as nodes:
+            seats = Seats(nodes, tmp_path)
+            one, two, _three = await seats.ready()
+            assert await one.does(lock(5, 10, 0, 0)) == 0
+            waits = await two.sleeps(lock(5, 20, 0, 0))
+            nodes[2].die()
+            two.stop()
+            asked = two.kernel.call(lock(5, 21, 0, 0))
+            two.start()
+            await settle(lambda: any(p.op.owner == 21 for p in list(two.plocks.node.pending.values())))
+            assert two.plocks.node.members[FSID].space.out, "there is something to say"
+            before, begun = cpu_ns(two.plocks), time.monotonic()
+            await asyncio.sleep(0.5)
+            share = (cpu_ns(two.plocks) - before) / 1e9 / (time.monotonic() - begun)
+            assert share < 0.1, f"{share:.0%} of a processor"
+            assert waits.rv is None and asked.rv is None
             seats.close()
 
     run(story)
