@@ -38,5 +38,7 @@ def draw(report: Report, runs: dict[str, Sequence[Sequence[float]]], phases: lis
     figure.tight_layout()
     path = report.path.with_suffix(".png")
     figure.savefig(path, dpi=110)
+    with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vcs"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     pyplot.close(figure)
     return path

@@ -14,8 +14,9 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -32,7 +33,7 @@ from vcs.netlink_values import (
     hint_of,
     member_list,
     number,
-    pack_nest,
+    pack,
     unpack,
     view_of,
 )
@@ -40,6 +41,8 @@ from vcs.netlink_values import (
 CALL_TIMEOUT_S = 10.0
 "No command waits for anybody; this is for a machine that is stuck."
 NO_MODULE = "the vcs module is not loaded"
+GENL_HEADER = struct.Struct("=BBH")
+"Command, version, reserved."
 COMMAND_NAMES = {value: name for name, value in _spec.COMMANDS.items()}
 TYPES = {"u32": "uint32", "u64": "uint64", "string": "asciiz", "binary": "cdata", "nest": "cdata", "pad": "none"}
 "Attribute types of the tables -> those of pyroute2."
@@ -67,10 +70,9 @@ class Codec:
     def __init__(self) -> None:
         self._netlink = load_codec()
         self.controller: int = self._netlink.GENL_ID_CTRL
-        self._request = self.message_class()
 
     def message_class(self) -> Any:
-        """pyroute2's class for messages of the family; nests are given and taken as bytes (see pack_nest)."""
+        """pyroute2's class for messages of the family, for comparison; nests are given and taken as bytes (see pack_nest)."""
         table = [
             (a.value, a.name, TYPES[a.type], self._netlink.NLA_F_NESTED if a.type == "nest" else 0)
             for a in _spec.ATTRIBUTE_SETS["vcs"]
@@ -78,23 +80,11 @@ class Codec:
         return type("vcs_message", (self._netlink.genlmsg,), {"nla_map": tuple(table), "__slots__": ()})
 
     def encode(self, command: str, values: Attributes) -> bytes:
-        """Generic netlink header and attributes of a request (without the netlink header)."""
-        msg = self._request()
-        msg["cmd"] = _spec.COMMANDS[command]
-        msg["version"] = _spec.VERSION
-        msg["attrs"] = list(self._listed(values))
-        msg.encode()
-        return bytes(msg.data[HEADER.size :])
+        """Generic netlink header and attributes of a request (without the netlink header).
 
-    def _listed(self, values: Attributes) -> Iterable[list[Any]]:
-        for name, value in values.items():
-            if isinstance(value, list):
-                for nest in value:
-                    yield [name, pack_nest(name, nest)]
-            elif isinstance(value, str):
-                yield [name, value.encode("utf-8", "surrogateescape")]
-            else:
-                yield [name, value]
+        By the tables, without pyroute2, as decode() and for the same reason: a start took 370 microseconds and takes 8. That
+        pyroute2 makes the same bytes of it is tested."""
+        return GENL_HEADER.pack(_spec.COMMANDS[command], _spec.VERSION, 0) + pack(values)
 
     def decode(self, message: memoryview) -> tuple[str, Attributes]:
         """(command, attributes) of a whole message. Raises SwitchError EPROTO when it cannot be read.

@@ -26,6 +26,8 @@ Attributes = Mapping[str, Any]
 
 NUMBERS = {"u32": struct.Struct("=HHI"), "u64": struct.Struct("=HHQ")}
 "Layout of an attribute that is a number: length, type, value."
+NLA_F_NESTED = 0x8000
+BY_NAME = {a.name: a for a in _spec.ATTRIBUTE_SETS["vcs"]}
 BY_NUMBER = {name: {a.value: a for a in table} for name, table in _spec.ATTRIBUTE_SETS.items()}
 
 
@@ -40,6 +42,27 @@ def pack_nest(name: str, values: Mapping[str, int]) -> bytes:
     """The attributes inside one nest. Raises KeyError, struct.error."""
     table = nest_table(name)
     return b"".join(table[key][1].pack(table[key][1].size, table[key][0], value) for key, value in values.items())
+
+
+def pack(values: Mapping[str, Any]) -> bytes:
+    """The attributes of a request; a list is a repeated nest. Raises KeyError, struct.error, or UnicodeError for what no attribute is."""
+    table, parts = BY_NAME, []
+    for name, value in values.items():
+        attr = table[name]
+        if attr.type in NUMBERS:
+            layout = NUMBERS[attr.type]
+            parts.append(layout.pack(layout.size, attr.value, value))
+        elif attr.type == "nest":
+            parts += [_padded(attr.value | NLA_F_NESTED, pack_nest(name, nest)) for nest in value]
+        elif attr.type == "string":
+            parts.append(_padded(attr.value, value.encode("utf-8", "surrogateescape") + b"\0"))
+        else:
+            parts.append(_padded(attr.value, value))
+    return b"".join(parts)
+
+
+def _padded(kind: int, payload: bytes) -> bytes:
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
 def unpack(data: memoryview, offset: int = 0, attribute_set: str = "vcs") -> dict[str, Any]:

@@ -232,8 +232,8 @@ def test_what_is_encoded_is_decoded(command: str, values: dict[str, Any]) -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(values=MESSAGE)
-def test_pyroute2_reads_the_same(values: dict[str, Any]) -> None:
-    """Our decoder against the library's, on the same bytes; nests are bytes to its class, so ours opens them."""
+def test_pyroute2_reads_and_writes_the_same(values: dict[str, Any]) -> None:
+    """Ours against the library's, on the same bytes; nests are bytes to its class, so ours opens them."""
     data = message(FAMILY, codec().encode("group-get", values), 1)
     msg = codec().message_class()(data)
     msg.decode()
@@ -244,6 +244,10 @@ def test_pyroute2_reads_the_same(values: dict[str, Any]) -> None:
         else:
             read[slot.name] = slot.value
     assert read == values
+    again = codec().message_class()()
+    again["cmd"], again["version"], again["attrs"] = msg["cmd"], msg["version"], [[s.name, s.value] for s in msg["attrs"]]
+    again.encode()
+    assert bytes(again.data[HEADER.size :]) == data[HEADER.size :]
 
 
 @pytest.mark.parametrize("body", [
