@@ -153,7 +153,7 @@ class Arena:
 
     def form(self) -> None:
         """Make the file system, start all nodes, wait until they are whole."""
-        self.lab.boot(NODES[0])
+        self.lab.boot()
         self.vcs.mkfs(NODES[0])
         self.file = ""
         self._keepers = [threading.Thread(target=self._keep, args=(n,), name=f"keeper{n}", daemon=True) for n in NODES]
@@ -252,7 +252,8 @@ class Arena:
         machine = self.lab[node]
         if not machine.on:
             machine.power_on()
-        machine.wait_ready()
+        if machine.offset is None:
+            machine.wait_ready()
         offset = machine.offset or machine.measure_clock()
         self.vcs.install(node)
         trace_on(self.vcs, node)
