@@ -262,27 +262,31 @@ def partition_2_1(a: Arena) -> Expect:
     return Expect(_set(single))
 
 
-def partition_1_1_1(a: Arena) -> Expect:
-    """Every node alone for 4 s: nobody has a quorum, nobody is reset."""
+def _apart(a: Arena, seconds: float) -> None:
+    """Every node alone, for so long at least, and until every kernel knows that there is no quorum."""
+    end = time.monotonic() + seconds
     a.lab.network.partition({1}, {2}, {3})
-    time.sleep(4)
+    a.wait(lambda: not any(a.vcs.view(n)["quorate"] for n in NODES), 60, "nobody to be quorate")
+    time.sleep(max(0.0, end - time.monotonic()))
+    check(not any(a.vcs.view(n)["quorate"] for n in NODES), "somebody alone was quorate")
     a.lab.network.heal()
+
+
+def partition_1_1_1(a: Arena) -> Expect:
+    """Every node alone, until nobody has a quorum: nobody is reset."""
+    _apart(a, 2)
     return Expect()
 
 
 def blackout(a: Arena) -> Expect:
     """No network at all for 10 s, as when a switch boots: nobody is reset (S7)."""
-    a.lab.network.partition({1}, {2}, {3})
-    time.sleep(10)
-    a.lab.network.heal()
+    _apart(a, 10)
     return Expect()
 
 
 def long_blackout(a: Arena) -> Expect:
     """No network at all until all leases have run out: with a power switch, nobody is reset either (S7)."""
-    a.lab.network.partition({1}, {2}, {3})
-    time.sleep(1.25 * LEASE_MS / 1000)
-    a.lab.network.heal()
+    _apart(a, 1.25 * LEASE_MS / 1000)
     return Expect()
 
 

@@ -60,10 +60,11 @@ def run(arena: Arena, fault: Fault) -> Row:
     arena.stop_load()
     if arena.power:
         judge_fences(arena, expect, since)
-    judge_starts(arena, since)
-    judge_locks(arena, row)
+    error = clock_error(arena)
+    judge_starts(arena, since, error)
+    judge_locks(arena, row, error)
     judge_records(arena)
-    judge_late_writes(arena, since)
+    judge_late_writes(arena, since, error)
     judge_disk(arena, row)
     arena.lab.check_splats()
     row.outcome = "ok"
@@ -98,15 +99,15 @@ def clock_error(arena: Arena) -> int:
     return 2 * max(errors)
 
 
-def judge_starts(arena: Arena, since: int) -> None:
+def judge_starts(arena: Arena, since: int, error: int) -> None:
     starts = arena.starts(since)
     trial = Trial(arena.lives(), arena.proofs())
-    problems = early_starts(starts, trial, NODES, since, clock_error(arena))
+    problems = early_starts(starts, trial, NODES, since, error)
     check(not problems, f"starts before their fence: {problems}")
 
 
-def judge_locks(arena: Arena, row: Row) -> None:
-    held, error = arena.held(arena.loaded), clock_error(arena)
+def judge_locks(arena: Arena, row: Row, error: int) -> None:
+    held = arena.held(arena.loaded)
     row.notes.append(f"{len(held)} locks, clocks agree to {error / 1e6:.0f} ms")
     holders = {h.holder for h in held}
     check(len(held) >= 30 and len(holders) >= len(NODES), f"the lock verifier saw {len(held)} locks of {sorted(holders)}: no proof")
@@ -136,7 +137,7 @@ def _key(boot: Boot, log: str) -> str:
     return f"{boot.node}/{int(log.removeprefix('writer')):08x}"
 
 
-def judge_late_writes(arena: Arena, since: int) -> None:
+def judge_late_writes(arena: Arena, since: int, error: int) -> None:
     """In the file itself: nothing of an incarnation that was fenced for, behind what others began after the start without it."""
     lefts = left_out(arena.starts(since), Trial(arena.lives(), arena.proofs()), NODES, since)
     ends = {(life.node, life.boot): start.host_ns for start, life in lefts if start.group == GROUP}
@@ -146,7 +147,7 @@ def judge_late_writes(arena: Arena, since: int) -> None:
     data = arena.lab[NODES[0]].read_bytes(f"{MOUNTPOINT}/{arena.loaded}")
     found = [unpack(data[at : at + RECORD]) for at in range(0, len(data), RECORD)]
     records = [Written(counter, f"{node}/{load:08x}", began.get(counter, 0)) for counter, node, load, _ in found]
-    problems = late_writes(records, ended, clock_error(arena))
+    problems = late_writes(records, ended, error)
     check(not problems, f"writes by those that were fenced for: {problems}")
 
 
