@@ -41,6 +41,9 @@ consensus_ms = {int(600 * SLOW)}
 detect_ms = {int(400 * SLOW)}
 [lease]
 lease_ms = {LEASE_MS}
+[groups]
+stop_limit_ms = {int(30_000 * SLOW)}
+start_limit_ms = {int(60_000 * SLOW)}
 """
 """Somewhat slower than the defaults, so that a busy host is no fault of its own."""
 POWERED = f"""
