@@ -77,7 +77,8 @@ class ComponentBackend:
         }
         quorum = picture.get("quorum")
         if quorum:
-            report["quorum"] = {key: quorum[key] for key in QuorumReport.__annotations__}  # type: ignore[typeddict-item]
+            keys = [key for key in QuorumReport.__annotations__ if key != "witness" or quorum[key] is not None]
+            report["quorum"] = {key: quorum[key] for key in keys}  # type: ignore[typeddict-item]
         if picture.get("maintenance"):
             report["maintenance"] = picture["maintenance"]
         if cluster is not None and cluster.lease_ms:

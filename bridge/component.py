@@ -23,6 +23,7 @@ from bridge.restart import Announcement
 from bridge.seat import CAP_RESET, take_seat
 from bridge.storage import RecordFile, refuse_cluster_file_system
 from bridge.switch import ClusterInfo, ProviderPort
+from bridge.witness.client import WitnessClient
 from membership.api import Engine, EngineContext, EngineEvent, Processor
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError, SwitchError, VcsError
@@ -77,6 +78,7 @@ class Component:
         self._coordinator: Coordinator | None = None
         self._driver: Driver | None = None
         self._channels: GroupChannels | None = None
+        self._witness: WitnessClient | None = None
         self.self_fence = UNARMED
         "What this node announces of its lease."
         self._session = 0
@@ -115,6 +117,8 @@ class Component:
             raise VcsError("only keys, addresses and [totem] can change under a running cluster",
                            "for the rest, restart vcsd on one node after the other")
         self._engine.reconfigure(config)
+        if self._witness is not None:
+            self._witness.rekey(config)
         self.config = config
         self.log.note("reconfigured", keys=1 + len(config.more_keys))
 
@@ -128,6 +132,8 @@ class Component:
         self._engine = self._factory(EngineContext(self.config, local, engine_dir, self._sink, self._note_of_engine))
         self._coordinator = Coordinator(self.config, local, record, self._engine.max_message, self.self_fence)
         self._channels = GroupChannels(self._coordinator, self._engine.submit, self._note_of_engine)
+        if self.config.quorum.witness is not None:
+            self._witness = WitnessClient(self.config, local, lambda answer: self._driver.feed(answer) if self._driver else None)
         self._driver = Driver(
             self.config,
             self._coordinator,
@@ -141,6 +147,7 @@ class Component:
             on_notice=self._on_notice,
             on_restart=self._restart.ready,
             channels=self._channels,
+            witness=self._witness,
         )
         await self._driver.start(self._engine)
         self.fencing.begin()
@@ -253,7 +260,7 @@ class Component:
 
     def fail(self, error: BaseException) -> None:
         """Something outside of the driver found out that this node cannot go on."""
-        self._close_channels()
+        self._hang_up()
         if self._driver is not None:
             self._driver.close()
         self._on_failed(error)
@@ -321,7 +328,7 @@ class Component:
     async def _depart(self) -> None:
         """After LeaveDone: nothing is owed to anybody any more."""
         assert self._driver is not None and self._engine is not None
-        self._close_channels()
+        self._hang_up()
         self._driver.close()
         await self._engine.leave()
         if self.before_departure is not None:
@@ -331,14 +338,16 @@ class Component:
         self.log.note("left", nodeid=self.nodeid)
         self.left.set()
 
-    def _close_channels(self) -> None:
+    def _hang_up(self) -> None:
         if self._channels is not None:
             self._channels.close()
+        if self._witness is not None:
+            self._witness.close()
 
     def abort(self) -> None:
         """End as a killed process does, without a word to anybody; for tests. The sockets close as the kernel would close them."""
         self._stopped = True
-        self._close_channels()
+        self._hang_up()
         self.fencing.close()
         if self._driver is not None:
             self._driver.close()
@@ -356,7 +365,7 @@ class Component:
         if self._departure is not None and not self._departure.done():
             self._departure.cancel()
             await asyncio.wait([self._departure])
-        self._close_channels()
+        self._hang_up()
         self.fencing.close()
         if self._driver is not None:
             self._driver.close()

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from bridge.coordinator.api import (
+    AskWitness,
     CancelFence,
     Effect,
     Fenced,
@@ -90,6 +91,12 @@ class Fencer(Protocol):
     def close(self) -> None: ...
 
 
+class Witness(Protocol):
+    """The line to the witness (bridge/witness/client.py), as far as the driver knows it."""
+
+    def ask(self, what: AskWitness, /) -> None: ...
+
+
 class SeatLost(VcsError):
     """The switch does not take us for its provider any more: the lease ran out, or somebody took the seat."""
 
@@ -112,6 +119,7 @@ class Driver:
         on_notice: Callable[[Notice], None] = lambda _notice: None,
         on_restart: Callable[[], None] = lambda: None,
         channels: Channels | None = None,
+        witness: Witness | None = None,
     ) -> None:
         """``seat`` is (handle, session) of the attach."""
         self._config = config
@@ -121,6 +129,7 @@ class Driver:
         self._storage = storage
         self._fencer = fencer
         self._channels = channels
+        self._witness = witness
         self._log = log
         self._on_left, self._on_failed, self._on_notice, self._on_restart = on_left, on_failed, on_notice, on_restart
         self._engine: Engine | None = None
@@ -153,6 +162,7 @@ class Driver:
             RenewLease: self._renew_lease,
             Freeze: self._freeze,
             Persist: self._persist,
+            AskWitness: self._ask_witness,
             WakeAt: self._wake_at,
             LeaveDone: self._leave_done,
             RestartReady: self._restart_ready,
@@ -449,6 +459,10 @@ class Driver:
         self._record = record
         self._saving = False
         self._pump()
+
+    def _ask_witness(self, e: AskWitness) -> None:
+        if self._witness is not None:
+            self._witness.ask(e)
 
     def _wake_at(self, e: WakeAt) -> None:
         self._timer("tick", (e.at_ns - boottime_ns()) / 1e9, lambda: self.feed(Tick()))

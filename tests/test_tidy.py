@@ -46,6 +46,7 @@ ALLOWED: list[tuple[str, tuple[str, ...]]] = [
     ("vcs/watchdog.py", ()),
     ("vcs/netlink*.py", ("vcs", "bridge.switch")),  # the port to the kernel implements the bridge's interface to a switch
     ("vcs/vcsd.py", ("vcs", "bridge", "membership")),  # the master puts the parts together
+    ("vcs/cli/witness.py", ("vcs", "bridge.witness")),  # a daemon that is a command
     ("vcs/*", ("vcs",)),
     ("membership/*", ("vcs.model", "vcs.errors", "vcs.config", "vcs.report", "membership")),
     ("bridge/*", ("vcs", "membership", "bridge")),
@@ -81,6 +82,7 @@ PURE = (
     "vcs/model.py", "vcs/errors.py", "membership/api.py", "membership/totem/*.py", "bridge/coordinator/*.py",
     "dlm_glue/plan.py", "dlm_glue/state.py", "dlm_glue/fold.py", "vcs/batch.py", "bridge/channel/order.py",
     "bridge/failover.py", "bridge/fence_history.py", "vcs/failover.py",
+    "bridge/witness/arbiter.py", "bridge/witness/session.py", "bridge/witness/wire.py",
 )  # fmt: skip
 DRIVERS: dict[str, str] = {
     "membership/totem/driver.py": "sockets, clock and tasks of the engine",

@@ -30,6 +30,23 @@ class ViewReport(TypedDict):
     members: list[int]
 
 
+class WitnessReport(TypedDict):
+    address: str
+    port: int
+    timeout_ms: int
+    answers: bool
+    "Something was heard of it lately."
+    verdict: str
+    "Of its last answer: granted, held, wait, starting, noted, or what is wrong."
+    needed: bool
+    "Exactly half of the votes are here."
+    granted: bool
+    left_ms: int
+    "So long this node believes in the grant without another."
+    holder: str
+    "The ring that holds the grant, by its last answer; empty: none."
+
+
 class QuorumReport(TypedDict):
     votes: int
     expected: int
@@ -45,6 +62,8 @@ class QuorumReport(TypedDict):
     "Those of them that are not here."
     tie_breaker: int
     "Nodeid; 0: none."
+    witness: NotRequired[WitnessReport]
+    "Only where one is configured."
 
 
 class MaintenanceReport(TypedDict):

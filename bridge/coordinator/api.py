@@ -69,8 +69,25 @@ class PlannedRestart:
     planned_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class WitnessAnswer:
+    """The witness has answered an AskWitness, late or twice as it may be."""
+
+    number: int
+    "Of the question."
+    verdict: str
+    "granted, held, wait, starting, noted, or why it will not talk to us."
+    term: int = 0
+    "Of the grant."
+    holder: str = ""
+    "The ring that holds the grant; empty: none."
+    left_ms: int = 0
+    "held, wait, starting: for how long."
+
+
 Input = (
     Configuration | Message | Rotation | Health | LocalGroups | FenceDone | Tick | LeaveCluster | FenceAck | Command | PlannedRestart
+    | WitnessAnswer
 )
 
 
@@ -167,6 +184,21 @@ class WakeAt:
 
 
 @dataclass(frozen=True, slots=True)
+class AskWitness:
+    """Ask the witness; nobody waits for the answer."""
+
+    number: int
+    wanted: bool
+    "False: its grant is not needed here. Whatever an earlier configuration of these very members still holds may go."
+    ring: RingId
+    members: tuple[int, ...]
+    others: tuple[int, ...]
+    "Configured nodes that are not here."
+    term: int
+    "The newest that the members know of."
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveDone:
     """The node's clean leave is ordered and persisted: the driver leaves the engine and detaches."""
 
@@ -186,6 +218,6 @@ class Notice:
 
 Effect = (
     Submit | InstallView | StopGroup | StartGroup | FinishGroup | LeftGroup | LaunchFence
-    | CancelFence | Fenced | RenewLease | Freeze | Persist
+    | CancelFence | Fenced | RenewLease | Freeze | Persist | AskWitness
     | WakeAt | LeaveDone | RestartReady | Notice
 )

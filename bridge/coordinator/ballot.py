@@ -6,6 +6,7 @@ and nodes that are back and get theirs again. Every member agrees by an ordered 
 of that configuration; the last agreement carries the change out, in the regular configuration only. So when voters have changed
 anywhere, every member's disk names a primary configuration that is newer than anything a node outside of it can know, and a node that
 forgets everything else is no tool for a second majority of the old voters. A new ring begins a new proposal, with a new serial.
+Half of the voters, by a witness's grant, carry out nothing: the other half, which knows the old voters, may have the grant next.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def agree(state: State, sender: int, serial: int) -> bool:
 def decide(state: State, notes: list[Notice]) -> None:
     """Carry the change out once everybody has agreed. Called in regular configurations only (SAFETY S5)."""
     ballot = state.ballot
-    if not running(state) or not ballot.agreed.issuperset(state.ring_members):
+    if not running(state) or state.by_witness or not ballot.agreed.issuperset(state.ring_members):
         return
     for nodeid in ballot.add:
         node = state.nodes[nodeid]
@@ -109,6 +110,8 @@ def expect(state: State, wanted: int, notes: list[Notice]) -> bool:
         why = f"{doubtful} may be alive and stays expected; fence it, or `vcs fence ack` it when it is off"
         if not alive:
             why = f"the nodes that are here have {present} votes"
+    elif drop and state.by_witness:
+        why = "half of the votes go on by the witness's grant, and only a majority of nodes may withdraw votes"
     elif wanted // 2 + 1 > present:
         why = f"{wanted // 2 + 1} votes would be needed, and {present} are here"
     if why:

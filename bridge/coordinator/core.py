@@ -16,7 +16,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from bridge.coordinator import bundle, detached, edges, explain, merge, messages, persist, quorum, refusals
+from bridge.coordinator import bundle, detached, edges, explain, merge, messages, persist, quorum, refusals, wishes, witness
 from bridge.coordinator.api import (
     Command,
     Effect,
@@ -31,13 +31,24 @@ from bridge.coordinator.api import (
     RestartReady,
     Tick,
     WakeAt,
+    WitnessAnswer,
 )
 from bridge.coordinator.apply import apply, decide
 from bridge.coordinator.feed import Feeder
 from bridge.coordinator.lease import UNARMED, SelfFence
 from bridge.coordinator.merge import Present
-from bridge.coordinator.messages import Body, Exchange, FenceResult, MaintenanceOn, NodeOff, Orphaned, Overdue, Snapshot
-from bridge.coordinator.state import FAILED, NO_RING, State, from_json, to_json
+from bridge.coordinator.messages import (
+    Body,
+    Exchange,
+    FenceResult,
+    MaintenanceOn,
+    NodeOff,
+    Orphaned,
+    Overdue,
+    Snapshot,
+)
+from bridge.coordinator.state import NO_RING, State, from_json, to_json
+from bridge.coordinator.witness_words import WitnessWord
 from membership.api import Configuration, Health, Kind, Message, Processor, Rotation
 from vcs.config.model import ClusterConfig
 from vcs.errors import RemoteError
@@ -90,6 +101,7 @@ class Coordinator:
         "nodeid -> engine incarnation of the last process of it whose last gasp was heard here."
         self.late = False
         self.feed = Feeder(config, local, message_max)
+        self.witness = witness.Witness(config, local)
         self._assembler = messages.Assembler()
         self._sent_exchange = False
         self._wake: int | None = None
@@ -111,6 +123,8 @@ class Coordinator:
         """Take one input; return what to do, in this order. Never raises for anything that a peer or the switch says."""
         self.feed.out = []
         self.now_ns = now_ns
+        if self.witness.lapsed(now_ns):
+            self.feed.leases.forget()
         if isinstance(event, Configuration):
             self._configuration(event)
         elif isinstance(event, Message):
@@ -123,16 +137,19 @@ class Coordinator:
         elif isinstance(event, FenceDone):
             self._fence_done(event)
         elif isinstance(event, LeaveCluster):
-            self._leave_cluster()
+            wishes.leave(self)
         elif isinstance(event, Health):
             if event.what == "process_dead" and event.engine:
                 self.gasps[event.nodeid] = event.engine
         elif isinstance(event, PlannedRestart):
-            self._planned_restart(event)
+            wishes.restart(self, event)
         elif isinstance(event, FenceAck):
             self.off_wanted.add(event.nodeid)
         elif isinstance(event, Command):
             self.feed.ask(event.ticket, event.body)
+        elif isinstance(event, WitnessAnswer):
+            if (grant := self.witness.answered(event, now_ns)) is not None:
+                self.feed.say(grant)
         else:
             assert isinstance(event, Tick)
         self._advance(now_ns)
@@ -152,6 +169,7 @@ class Coordinator:
         self._renewed_ns = 0
         self._assembler.clear()
         self.feed.new_ring()
+        self.witness.new_ring()
 
     def _message(self, event: Message) -> None:
         if event.ring != self.ring or event.sender not in self.members:
@@ -177,6 +195,9 @@ class Coordinator:
         elif isinstance(body, Snapshot):
             if self.mode is Mode.SNAPSHOT and body.ring == self.ring and sender.nodeid == merge.carrier(self.present):
                 self._adopt(body)
+        elif isinstance(body, WitnessWord):
+            self._own(sender, body, True)
+            witness.ordered(self, sender, body)
         elif self.mode is Mode.PRIMARY:
             self._apply(sender, body)
         elif self.mode is Mode.WAITING and isinstance(body, NodeOff):
@@ -215,32 +236,7 @@ class Coordinator:
         attempt = max((a for n, b, a in self.feed.launched if (n, b) == key), default=0)
         self.feed.results[key] = FenceResult(*key, attempt, event.ok, event.detail, event.method, event.cut)
 
-    def _leave_cluster(self) -> None:
-        held = sorted(self.feed.switch or {})
-        if held:
-            self.feed.note("leave_refused", groups=held, why=f"this node is still in {', '.join(held)}")
-        else:
-            self.feed.leave_wanted = True
-
-    def _planned_restart(self, event: PlannedRestart) -> None:
-        """The others are told, in the order, before the daemon goes: so its absence is no doubt (SAFETY S16)."""
-        if self.deciding and self.state.admitted(self.local.nodeid):
-            self.feed.restart_ms = event.planned_ms
-        else:
-            self.feed.note("restart_refused", why="this node is not in a quorate configuration: there is nobody to tell")
-
     # --- merging --------------------------------------------------------------------------------------------------------------
-    def _exchange(self) -> Exchange:
-        has_state = self.state.primary != NO_RING
-        reports = tuple(map(detached.report, sorted((self.feed.switch or {}).values(), key=lambda g: g.name)))
-        return Exchange(
-            ring=self.ring, has_state=has_state, primary=self.state.primary, version=self.state.version,
-            digest=self.state.digest() if has_state else "", leaving=self.feed.leave_wanted, groups=reports,
-            can_fence=self.config.fences, fences=tuple(n.id for n in self.config.nodes if self.config.fence_methods(n.id)),
-            record=None if has_state or self._record is None else persist.value(self._record), acked=tuple(sorted(self.acked)),
-            self_fence=self.self_fence.row, gasps=tuple(v for pair in sorted(self.gasps.items()) for v in pair),
-        )
-
     def _collected(self) -> None:
         carrier = merge.carrier(self.present)
         if carrier is None:
@@ -250,17 +246,17 @@ class Coordinator:
             if carrier == self.local.nodeid:
                 self.feed.submit(Snapshot(self.ring, to_json(self.state)))
         else:
-            self._form(self.state, cold=False)
+            self.form(self.state, cold=False)
 
     def _adopt(self, body: Snapshot) -> None:
         try:
             state = from_json(body.state)
         except RemoteError as error:
-            self._reject("snapshot", error)
+            self.reject("snapshot", error)
             return
         if state.digest() != self.state.digest():
             self.feed.leases.forget()  # others were primary without this node: nobody it heard of is surely out since then
-        self._form(state, cold=False)
+        self.form(state, cold=False)
 
     def _cold(self) -> None:
         """No living state that counts. Wait for everybody, unless the configuration says otherwise (SAFETY S6)."""
@@ -270,35 +266,36 @@ class Coordinator:
         votes = detached.survives(self.config, state, self.present, bool(absent))
         if votes is not None:
             self.votes = votes
-            self._form(state, cold=True, acked=acked, rebuilt=True)
+            self.form(state, cold=True, acked=acked, rebuilt=True)
             return
         self.votes = merge.cold_votes(self.config, state, self.present)
         if not absent or (self.votes.quorate and not self.config.quorum.wait_for_all):
             self.feed.leases.forget()
-            self._form(state, cold=True, acked=acked)
+            self.form(state, cold=True, acked=acked)
             return
         if self.mode is not Mode.WAITING:
             self.feed.note("waiting_for_all", missing=absent)
         self.mode = Mode.WAITING
         self.late = True
 
-    def _form(self, state: State, cold: bool, acked: frozenset[int] = frozenset(), rebuilt: bool = False) -> None:
-        """All members hold the same ``state``: go on with it if it makes us quorate, else only keep it."""
+    def form(self, state: State, cold: bool, acked: frozenset[int] = frozenset(), rebuilt: bool = False, term: int = 0) -> None:
+        """All members hold the same ``state``: go on with it if it makes us quorate, else only keep it. ``term``: by that grant."""
         if not cold:
-            self.votes = quorum.count(self.config, state.nodes, self.present, state.ballot, state.ring_members)
+            self.votes = witness.votes(self, state, term > 0)
             if not self.votes.quorate:
-                self.state = state
-                self.mode = Mode.INQUORATE
+                self.forgo(state, self.votes)
+                if witness.votes(self, state, True).quorate:
+                    self.witness.open(self.present, self.now_ns)
                 return
         notes: list[Notice] = []
         trial = state.copy()
-        how = merge.Circumstances(cold, self.late, acked, rebuilt)
+        how = merge.Circumstances(cold, self.late or term > 0, acked, rebuilt, term)
         try:
             merge.transition(trial, self.ring, self.present, self.config, how, notes)
             if self.regular:
                 decide(trial, notes)
         except Exception as error:
-            self._reject("merge", error)
+            self.reject("merge", error)
             return
         notes += edges.between(state, trial)
         self.state, self.mode = trial, Mode.PRIMARY
@@ -308,6 +305,14 @@ class Coordinator:
         self.feed.newcomers = merge.differing(self.present)
         self.feed.note("merged", ring=str(self.ring), members=sorted(self.present), cold=cold, version=trial.version)
         self.feed.out.extend(notes)
+
+    def forgo(self, state: State, votes: quorum.Votes) -> None:
+        """No quorum (any more)."""
+        self.state, self.votes, self.mode = state, votes, Mode.INQUORATE
+
+    def regain(self, state: State, votes: quorum.Votes) -> None:
+        """Quorum again, in the ring that the state is of."""
+        self.state, self.votes, self.mode = state, votes, Mode.PRIMARY
 
     # --- applying -------------------------------------------------------------------------------------------------------------
     def _apply(self, sender: Processor, body: Body) -> None:
@@ -319,7 +324,7 @@ class Coordinator:
             if changed and self.regular:
                 decide(trial, notes)
         except Exception as error:  # SAFETY S19: any fault of ours is one ordered rejection, the same at every member
-            self._reject(type(body).__name__, error)
+            self.reject(type(body).__name__, error)
             self.state.rejected += 1
             self.state.version += 1
             return
@@ -342,7 +347,7 @@ class Coordinator:
         elif isinstance(body, MaintenanceOn):
             self.feed.maintained(trial.serial, body.for_ms, self.now_ns, self._evidence_ns)
 
-    def _reject(self, what: str, error: Exception) -> None:
+    def reject(self, what: str, error: Exception) -> None:
         self.counters["rejected"] += 1
         self.feed.note("rejected", what=what, error=repr(error))
 
@@ -350,7 +355,7 @@ class Coordinator:
     @property
     def deciding(self) -> bool:
         """In a regular, merged, quorate configuration."""
-        return self.regular and self.mode is Mode.PRIMARY
+        return self.regular and self.mode is Mode.PRIMARY and self.witness.holds(self.now_ns)
 
     def _advance(self, now_ns: int) -> None:
         """Level-triggered: compare what is with what should be."""
@@ -358,31 +363,24 @@ class Coordinator:
             return
         if not self._sent_exchange and self.mode is Mode.COLLECT and self.feed.switch is not None:
             self._sent_exchange = True
-            self.feed.submit(self._exchange())
+            self.witness.exchanged(now_ns)
+            self.feed.submit(merge.exchange(self, self._record))
         boots = {m.nodeid: m.boot for m in self.members}
         if self.mode in (Mode.PRIMARY, Mode.WAITING):
             for nodeid in sorted(self.off_wanted):
                 self.feed.say(NodeOff(nodeid))
-        self._commands()
-        if self.mode is Mode.PRIMARY:
+        wishes.say(self)
+        witness.act(self, now_ns)
+        if self.deciding:
             self.feed.primary(self.state, self.ring, boots, now_ns)
+        elif self.mode in (Mode.PRIMARY, Mode.INQUORATE) and self.state.primary == self.ring:
+            witness.hold_back(self.feed, self.state, self.ring, boots)
         elif self.mode in (Mode.INQUORATE, Mode.WAITING):
             self.feed.inquorate(self.state, self.ring, boots)
-        wake = self.feed.wake(now_ns)
+        wake = min([*witness.wake(self, now_ns), *self.feed.wake(now_ns)], default=None)
         if wake is not None and wake != self._wake:
             self.feed.out.append(WakeAt(wake))
         self._wake = wake
-
-    def _commands(self) -> None:
-        """What administrators want: say it to everybody, or say that it cannot be said."""
-        me = self.state.nodes.get(self.local.nodeid)
-        for body in list(self.feed.commands):
-            if self.mode in (Mode.INQUORATE, Mode.WAITING):
-                self.feed.answer(body, False, "there is no quorum here, so nothing can be ordered; see `vcs quorum`")
-            elif self.mode is Mode.PRIMARY and me is not None and me.status == FAILED:
-                self.feed.answer(body, False, "this node has failed; ask another one")
-            elif self.mode is Mode.PRIMARY:
-                self.feed.say(body)
 
     def still_owed(self, nodeid: int, boot: int) -> bool:
         """Asked just before each call of an agent (SAFETY S1): it may be back as another incarnation, or others have fenced it."""

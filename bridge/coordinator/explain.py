@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.coordinator import groups, methods, quorum, waits
+from bridge.coordinator import groups, methods, quorum, waits, witness
 from bridge.coordinator.state import FAILED, LEFT
 
 if TYPE_CHECKING:
@@ -49,14 +49,16 @@ def _quorum(c: Coordinator) -> dict[str, object]:
     """As it is now: within a primary configuration votes come and go by the ballot."""
     votes, rules, state = c.votes, c.config.quorum, c.state
     if c.mode.value == "primary":
-        votes = quorum.count(c.config, state.nodes, [m.nodeid for m in c.members], state.ballot, state.ring_members)
+        here = [m.nodeid for m in c.members]
+        votes = quorum.count(c.config, state.nodes, here, state.ballot, state.ring_members, state.by_witness)
     flags = [name for name in ("two_node", "wait_for_all", "last_man_standing", "auto_tie_breaker") if getattr(rules, name)]
     voters = [n.id for n in c.config.nodes if n.votes and ((k := state.nodes.get(n.id)) is None or (k.voter and k.status != LEFT))]
     return {
         "quorate": c.deciding, "votes": votes.present, "expected": votes.expected, "needed": votes.needed,
         "wait_for_all": rules.wait_for_all, "flags": flags, "exclusive": quorum.exclusive(c.config), "voters": voters,
         "missing": [n for n in voters if all(m.nodeid != n for m in c.members)],
-        "tie_breaker": quorum.tie_breaker(c.config, voters), "ballot": {"add": list(state.ballot.add), "drop": list(state.ballot.drop)},
+        "tie_breaker": quorum.tie_breaker(c.config, voters), "witness": witness.picture(c),
+        "ballot": {"add": list(state.ballot.add), "drop": list(state.ballot.drop)},
     }
 
 

@@ -156,9 +156,9 @@ class Feeder:
             self.say(VoteAgree(state.ballot.serial))  # behind the Persist of this configuration, on purpose
         sound = state.nodes[self.local.nodeid].status == MEMBER
         if sound:
-            self._install(ring, True, {n: b for n, b in boots.items() if state.admitted(n)})
+            self.install(ring, True, {n: b for n, b in boots.items() if state.admitted(n)})
         elif state.nodes[self.local.nodeid].status != LEFT:
-            self._install(ring, False, boots)
+            self.install(ring, False, boots)
         for key in fencing.known_dead(state, self.local.nodeid, self.local.boot):
             if key not in self.marked:
                 self.marked.add(key)
@@ -191,7 +191,7 @@ class Feeder:
             self.durable = durable
             self.out.append(Persist(persist.encode(state, self.local.nodeid)))
 
-    def _install(self, ring: RingId, quorate: bool, boots: Mapping[int, int]) -> None:
+    def install(self, ring: RingId, quorate: bool, boots: Mapping[int, int]) -> None:
         votes = {n.id: n.votes for n in self.config.nodes}
         view = InstallView(ring, quorate, tuple(Member(n, b, votes.get(n, 0)) for n, b in sorted(boots.items())))
         if view != self.view:
@@ -282,11 +282,11 @@ class Feeder:
                 self.say(Leave(name, gone=True))
             return
         if name in self.expelled:
-            self._left(name, ETIMEDOUT)
+            self.left(name, ETIMEDOUT)
         elif name in self.refusals.current and not mine:
-            self._left(name, self.refusals.current[name])
+            self.left(name, self.refusals.current[name])
         elif state.shutdown and not mine and held.state is GroupState.JOINING:
-            self._left(name, ESHUTDOWN)
+            self.left(name, ESHUTDOWN)
         elif group is None or not mine:
             if held.state == GroupState.LEAVING:
                 self._let_go(held, ring)
@@ -306,19 +306,19 @@ class Feeder:
             return
         shown = max((held.event, int(held.phase)), self.ordered.get(group.name, (0, 0)))
         if shown[0] < group.event:
-            self._order(group, Phase.STOP)
+            self.order(group, Phase.STOP)
         elif shown == (group.event, Phase.STOP) and group.phase >= Phase.START and me in group.members:
             if all(map(state.admitted, group.members)):  # one has gone since: its return, or its failure, makes a new event
-                self._order(group, Phase.START)
+                self.order(group, Phase.START)
         elif shown == (group.event, Phase.START) and group.phase == Phase.FINISH and me in group.members:
-            self._order(group, Phase.FINISH)
+            self.order(group, Phase.FINISH)
         if held.event == group.event == held.acked_event:
             if group.phase == Phase.STOP and held.acked_phase == Phase.STOP and me not in group.stop_acks:
                 self.say(Ack(group.name, group.event, Phase.STOP))
             elif group.phase == Phase.START and held.acked_phase >= Phase.START and me not in group.start_acks:
                 self.say(Ack(group.name, group.event, Phase.START))
 
-    def _order(self, group: GroupRec, phase: Phase) -> None:
+    def order(self, group: GroupRec, phase: Phase) -> None:
         self.ordered[group.name] = (group.event, phase)
         fields: dict[str, object] = {"group": group.name, "event": event_text(group.event), "id": group.event}
         if phase == Phase.STOP:
@@ -331,7 +331,7 @@ class Feeder:
             self.out.append(FinishGroup(group.name, group.event))
         self.note(f"group_{phase.name.lower()}", **fields)
 
-    def _left(self, name: str, error: int = 0) -> None:
+    def left(self, name: str, error: int = 0) -> None:
         if self.ordered.get(name) != (0, -1):
             self.ordered[name] = (0, -1)
             self.out.append(LeftGroup(name, error))
@@ -370,7 +370,7 @@ class Feeder:
     def _let_go(self, held: Group, ring: RingId) -> None:
         """Its consumer wants to leave and nobody else needs to know: complete once it has stopped."""
         if held.stopped or not held.event:
-            self._left(held.name)
+            self.left(held.name)
         else:
             self._stop_alone(held, ring)
 
@@ -388,13 +388,13 @@ class Feeder:
         if self.gone:
             return
         self.leave_wanted = self.leave_wanted or bool(state.shutdown)  # whoever is left of a shutdown needs nobody (SAFETY S21)
-        self._install(ring, False, boots)
+        self.install(ring, False, boots)
         self.alone(ring, boots, fresh=state.primary == NO_RING)
         if self.leave_wanted and not self._switch():
             self.leave_done()
 
-    def wake(self, now_ns: int) -> int | None:
-        """When this node must be looked at again without any event: the earliest back-off or limit, or None."""
+    def wake(self, now_ns: int) -> list[int]:
+        """When this node must be looked at again without any event: back-offs and limits."""
         times = [t for k, t in self.retry_at.items() if FenceRetry(*k) not in self.said]
         times += [*(over for over, _ in self.freezes.values()), *self.clocks.wake(now_ns), *self.leases.at.values()]
-        return min((t for t in times if t > now_ns), default=None)
+        return [t for t in times if t > now_ns]

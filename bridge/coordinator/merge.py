@@ -2,14 +2,16 @@
 """Merging histories at the beginning of a regular configuration. Pure, and the same at every member: its input is the set of Exchanges
 that all of them delivered.
 
-The carrier of the authoritative state is the member with the highest (last primary ring, version). A *record* on some member's disk
-with a later ring than any living state means that the living states are stale: that, and no living state at all, is a cold start.
+The carrier of the authoritative state is the member with the highest (term of the last witness's grant, last primary ring, version).
+A *record* on some member's disk with a later term and ring than any living state means that the living states are stale: that, and no
+living state at all, is a cold start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bridge.coordinator import ballot, detached, groups, persist, quorum
 from bridge.coordinator.api import Notice
@@ -35,6 +37,9 @@ from vcs.config.model import ClusterConfig
 from vcs.errors import RemoteError
 from vcs.model import GroupFlags, GroupState, RingId
 
+if TYPE_CHECKING:
+    from bridge.coordinator.core import Coordinator
+
 
 @dataclass(frozen=True, slots=True)
 class Present:
@@ -45,6 +50,19 @@ class Present:
 
 
 Presents = Mapping[int, Present]
+
+
+def exchange(c: Coordinator, record: bytes | None) -> Exchange:
+    """What this node brings."""
+    has_state = c.state.primary != NO_RING
+    reports = tuple(map(detached.report, sorted((c.feed.switch or {}).values(), key=lambda g: g.name)))
+    return Exchange(
+        ring=c.ring, has_state=has_state, primary=c.state.primary, version=c.state.version, digest=c.state.digest() if has_state else "",
+        leaving=c.feed.leave_wanted, groups=reports, can_fence=c.config.fences,
+        fences=tuple(n.id for n in c.config.nodes if c.config.fence_methods(n.id)),
+        record=None if has_state or record is None else persist.value(record), acked=tuple(sorted(c.acked)),
+        self_fence=c.self_fence.row, gasps=tuple(v for pair in sorted(c.gasps.items()) for v in pair), term=c.state.term,
+    )
 
 
 def records(present: Presents) -> list[Record]:
@@ -61,11 +79,11 @@ def records(present: Presents) -> list[Record]:
 
 def carrier(present: Presents) -> int | None:
     """Nodeid of the carrier of the authoritative living state, or None at a cold start."""
-    living = [(p.said.primary, p.said.version, -n) for n, p in present.items() if p.said.has_state]
+    living = [((p.said.term, p.said.primary), p.said.version, -n) for n, p in present.items() if p.said.has_state]
     if not living:
         return None
     best = max(living)
-    newest = max((r.primary for r in records(present)), default=NO_RING)
+    newest = max(((r.term, r.primary) for r in records(present)), default=(0, NO_RING))
     return -best[2] if best[0] >= newest else None
 
 
@@ -76,10 +94,10 @@ def differing(present: Presents) -> bool:
 
 def cold_state(config: ClusterConfig, present: Presents) -> State:
     """What a cold start knows: the newest record, or nothing but the configuration."""
-    newest = max(records(present), key=lambda r: (r.primary, r.version), default=None)
+    newest = max(records(present), key=lambda r: r.age, default=None)
     state = State()
     if newest is not None:
-        state.primary, state.version = newest.primary, newest.version
+        state.primary, state.version, state.term = newest.primary, newest.version, newest.term
         state.nodes = {n: r.copy() for n, r in newest.nodes.items()}
         state.obligations = {o.key: o.copy() for o in newest.obligations}
         state.ballot.extra = newest.extra
@@ -124,6 +142,8 @@ class Circumstances:
     "Nodes that an administrator declared off."
     rebuilt: bool = False
     "Cold, and the groups were read from the kernels that go on (SAFETY S19)."
+    term: int = 0
+    "Of the witness's grant that half of the votes go on by; 0: there is a majority."
 
 
 def transition(
@@ -149,6 +169,8 @@ def transition(
     state.feature = min(p.said.feature for p in present.values())
     state.ring_members = tuple(sorted(present))
     state.version += 1
+    state.by_witness = how.term > 0
+    state.term = max(how.term, state.term + 1) if how.term else state.term
     _count(state, config, notes)
 
 
@@ -158,16 +180,20 @@ def _count(state: State, config: ClusterConfig, notes: list[Notice]) -> None:
         state.nodes[node.id].votes = node.votes
     ballot.open_ring(state)
     state.slow_fencer = 0
-    if quorum.exclusive(config):
+    if not quorum.exclusive(config):
+        # Both of two may be quorate: they do not fence each other at once.
+        state.slow_fencer = config.quorum.fence_delay_node or max(n.id for n in config.nodes)
+    elif not state.by_witness:
         return
-    # Both of two may be quorate: nothing starts before the other one is known to be dead, and they do not fence each other at once.
-    state.slow_fencer = config.quorum.fence_delay_node or max(n.id for n in config.nodes)
+    # The others may be quorate too, or have been: a witness's two halves share no node that could tell. So nothing starts before they are
+    # known to be dead.
     for nodeid, record in sorted(state.nodes.items()):
         if record.status == FAILED and not record.dead and nodeid not in state.ring_members:
             held = state.obligations.get((nodeid, record.boot))
             if held is None or not held.everything:
                 doubt = Obligation(nodeid, record.boot, everything=True, frozen=record.frozen, frozen_ms=record.frozen_ms)
-                owe(state, doubt, notes, "of two nodes only one may go on (two_node)")
+                why = "of two halves only one may go on (witness)" if state.by_witness else "of two nodes only one may go on (two_node)"
+                owe(state, doubt, notes, why)
 
 
 def _left(state: State, nodeid: int, node: Node, notes: list[Notice]) -> None:

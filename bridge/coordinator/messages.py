@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from bridge.coordinator.state import canonical
+from bridge.coordinator.witness_words import OPTIONAL, WITNESS_TYPES, WitnessWord
 from vcs.errors import RemoteError
 from vcs.model import RingId
 
@@ -67,6 +68,8 @@ class Exchange:
     "Processes whose last gasp this member heard: nodeid, engine incarnation, one after the other (SAFETY S16)."
     fences: tuple[int, ...] = ()
     "Nodeids that the sender has a fence device for."
+    term: int = 0
+    "Of the newest grant of a witness that the state knows of."
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,15 +247,15 @@ class Bundle:
 
 
 Body = (
-    Exchange | Snapshot | Join | Leave | Ack | NodeLeave | FenceResult | FenceNode | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop
-    | Expect | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven | Bundle
+    Exchange | Snapshot | GroupWord | NodeLeave | FenceResult | FenceNode | FenceRetry | NodeOff | Overdue | VoteAgree | VoteDrop
+    | Expect | MaintenanceOn | MaintenanceOff | Thawed | ShutDown | Orphaned | Restarting | AbsenceOver | Forgiven | Bundle | WitnessWord
 )
 _TYPES: Final[dict[str, type[Any]]] = {
     "exchange": Exchange, "snapshot": Snapshot, "join": Join, "leave": Leave, "ack": Ack, "node_leave": NodeLeave,
     "fence_result": FenceResult, "fence_retry": FenceRetry, "fence_node": FenceNode, "node_off": NodeOff, "overdue": Overdue,
     "vote_agree": VoteAgree, "vote_drop": VoteDrop, "expect": Expect,
     "maintenance_on": MaintenanceOn, "maintenance_off": MaintenanceOff, "thawed": Thawed, "shut_down": ShutDown, "orphaned": Orphaned,
-    "restarting": Restarting, "absence_over": AbsenceOver, "forgiven": Forgiven, "bundle": Bundle,
+    "restarting": Restarting, "absence_over": AbsenceOver, "forgiven": Forgiven, "bundle": Bundle, **WITNESS_TYPES,
 }
 _NAMES: Final = {cls: name for name, cls in _TYPES.items()}
 _WORDS: Final = ("join", "leave", "ack")
@@ -271,7 +274,8 @@ def _plain(value: Any) -> Any:
 
 
 def _text(body: Body) -> dict[str, Any]:
-    return {f.name: _plain(getattr(body, f.name)) for f in fields(body)}
+    values = {f.name: _plain(getattr(body, f.name)) for f in fields(body)}
+    return {name: value for name, value in values.items() if value or name not in OPTIONAL}
 
 
 def encode(body: Body) -> bytes:
@@ -346,9 +350,9 @@ def _body(kind: Any, text: Any) -> Body:
     if cls is None or not isinstance(text, dict):
         raise RemoteError(f"message type {kind!r} is not known")
     known = {f.name: str(f.type) for f in fields(cls)}
-    if set(text) != set(known):
+    if set(text) ^ set(known) - (OPTIONAL - set(text)):
         raise RemoteError(f"{kind}: fields {sorted(set(text) ^ set(known))} are missing or unknown")
-    body: Body = cls(**{name: _field(what, text[name], f"{kind}.{name}") for name, what in known.items()})
+    body: Body = cls(**{name: _field(what, text.get(name, 0), f"{kind}.{name}") for name, what in known.items()})
     return body
 
 

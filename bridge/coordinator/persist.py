@@ -38,6 +38,13 @@ class Record:
     obligations: list[Obligation] = field(default_factory=list)
     extra: int = -1
     "Expected votes that no node holds (state.py, Ballot)."
+    term: int = 0
+    "Of the newest grant of a witness (state.py)."
+
+    @property
+    def age(self) -> tuple[int, RingId, int]:
+        """The later, the greater."""
+        return (self.term, self.primary, self.version)
 
     def everybody_left(self) -> bool:
         """The writer was the last one: nobody can have been primary after it."""
@@ -52,7 +59,7 @@ def durable(state: State, local: int) -> dict[str, Any]:
         "left": node is not None and node.status == LEFT,
         "nodes": [[n, *node_to_json(r)] for n, r in sorted(state.nodes.items())],
         "obligations": [obligation_to_json(o) for _, o in sorted(state.obligations.items())],
-        "extra": state.ballot.extra,
+        "extra": state.ballot.extra, **({"term": state.term} if state.term else {}),
     }
 
 
@@ -68,7 +75,7 @@ def parse(value: Any) -> Record:
         return Record(
             RingId(int(value["primary"][0]), int(value["primary"][1])), int(value["version"]), bool(value["left"]),
             {int(r[0]): node_from_json(r[1:]) for r in value["nodes"]}, [obligation_from_json(o) for o in value["obligations"]],
-            int(value.get("extra", -1)),
+            int(value.get("extra", -1)), int(value.get("term", 0)),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RemoteError(f"not a record: {error!r}") from error

@@ -10,7 +10,8 @@ its disk before, so whoever knows the older voters only meets at most those who 
 is uncertain whether the others have carried a ballot out, both sets of voters must give quorum.
 
 When everybody is here, there is nobody left to disagree. The tie-breaker is one fixed node among the voters, so at most one of two
-halves has it. With ``two_node`` quorum is *not* exclusive: both halves have it, and the fence alone decides (SAFETY S12).
+halves has it; a witness (witness.py) is a tie-breaker that is granted to one configuration at a time.
+With ``two_node`` quorum is *not* exclusive: both halves have it, and the fence alone decides (SAFETY S12).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Votes:
     present: int
     expected: int
     tie: bool = False
-    "The tie-breaker node is here: half of the votes are enough."
+    "The tie-breaker node is here, or the witness's grant: half of the votes are enough."
     two_node: bool = False
     "One of two is enough."
 
@@ -67,21 +68,22 @@ def tie_breaker(config: ClusterConfig, voters: Collection[int]) -> int:
 
 def count(
     config: ClusterConfig, nodes: Mapping[int, Node], present: Collection[int], ballot: Ballot = NO_BALLOT,
-    ring_members: Collection[int] = (),
+    ring_members: Collection[int] = (), granted: bool = False,
 ) -> Votes:
     """The votes of ``present``, judged by ``nodes`` (the state of the last primary configuration, whose members were ``ring_members``)
-    and by its ``ballot``."""
+    and by its ``ballot``. ``granted``: the witness says that half is enough for them."""
     voters = {n.id for n in config.nodes if (k := nodes.get(n.id)) is None or (k.voter and k.status != LEFT)}
-    found = _count(config, nodes, present, voters, ballot)
+    found = _count(config, nodes, present, voters, ballot, granted)
     if not (ballot.add or ballot.drop) or not ballot.agreed.issuperset(ring_members):
         return found
     # Somebody may have carried it out in the regular configuration; we only know that everybody had agreed.
-    other = _count(config, nodes, present, (voters | set(ballot.add)) - set(ballot.drop), ballot)
+    other = _count(config, nodes, present, (voters | set(ballot.add)) - set(ballot.drop), ballot, granted)
     return found if not found.quorate else other if not other.quorate else found
 
 
 def _count(
-    config: ClusterConfig, nodes: Mapping[int, Node], present: Collection[int], voters: Collection[int], ballot: Ballot
+    config: ClusterConfig, nodes: Mapping[int, Node], present: Collection[int], voters: Collection[int], ballot: Ballot,
+    granted: bool,
 ) -> Votes:
     leavers = {n for n, k in nodes.items() if k.status == LEAVING}
     expected = extra_votes(config, ballot)
@@ -101,6 +103,8 @@ def _count(
         # Half without the tie-breaker plus a leaver's vote could meet half with it, so a leaver has none here.
         tie = tie_breaker(config, [n.id for n in config.nodes if n.id in voters and n.votes])
         return Votes(have, expected, tie in present and tie not in leavers)
+    if config.quorum.witness is not None:
+        return Votes(have, expected, granted)  # no leaver's vote, for the same reason
     return Votes(have + pooled, expected, two_node=two_node)
 
 

@@ -228,13 +228,17 @@ class State:
     shutdown: int = 0
     "Nodeid of who asked for an ordered shutdown of the cluster; 0: nobody."
     absences: dict[int, Absence] = field(default_factory=dict)
+    term: int = 0
+    "Of the newest grant of a witness: it orders histories before ``primary`` does (witness.py)."
+    by_witness: bool = False
+    "``primary`` has half of the votes, and the witness's word."
 
     def copy(self) -> State:
         return State(self.primary, self.version, self.counter, self.feature, self.ring_members,
                      {n: r.copy() for n, r in self.nodes.items()}, {k: g.copy() for k, g in self.groups.items()},
                      {k: o.copy() for k, o in self.obligations.items()}, list(self.discharged), self.rejected,
                      self.ballot.copy(), self.slow_fencer, self.maintenance, self.serial, self.shutdown,
-                     {n: a.copy() for n, a in self.absences.items()})
+                     {n: a.copy() for n, a in self.absences.items()}, self.term, self.by_witness)
 
     def next_event(self) -> int:
         """A fresh event id. Only a decision in the regular configuration ``primary`` may ask for one."""
@@ -340,6 +344,7 @@ def to_json(state: State) -> dict[str, Any]:
         "ballot": ballot_to_json(state.ballot), "slow_fencer": state.slow_fencer,
         "maintenance": astuple(state.maintenance) if state.maintenance else None, "serial": state.serial, "shutdown": state.shutdown,
         "absences": [[n, a.engine, a.planned_ms, a.crashes, a.times, a.everything] for n, a in sorted(state.absences.items())],
+        **({"term": state.term, "by_witness": state.by_witness} if state.term else {}),
     }
 
 
@@ -356,6 +361,7 @@ def from_json(value: Any) -> State:
             ballot_from_json(value["ballot"]) if "ballot" in value else Ballot(), int(value.get("slow_fencer", 0)),
             _maintenance(value.get("maintenance")), int(value.get("serial", 0)), int(value.get("shutdown", 0)),
             {int(n): Absence(int(e), int(p), int(c), int(t), bool(v)) for n, e, p, c, t, v in value.get("absences", [])},
+            int(value.get("term", 0)), bool(value.get("by_witness", False)),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise RemoteError(f"not a state: {error!r}") from error

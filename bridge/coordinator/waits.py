@@ -119,8 +119,39 @@ def membership(c: Coordinator, now_ns: int) -> list[Wait]:
             f"no quorum: {c.votes.present} of {c.votes.expected} votes are here and {c.votes.needed} are needed; "
             f"not here: {names(c, absent) or 'nobody'}"
         )
+        if c.witness.half:
+            return [_witness(c, absent)]
         return [Wait("quorum", text, "votes", (*absent,), "start vcsd there, or find out why they cannot be reached")]
     return []
+
+
+def _witness(c: Coordinator, absent: list[int]) -> Wait:
+    """Half of the votes are here."""
+    held, w = c.config.quorum.witness, c.witness
+    assert held is not None
+    where = f"the witness at {held.address} port {held.port}"
+    answer = w.answer if w.answered_ns >= c.now_ns - held.timeout_ms * MS else None
+    said = answer.verdict if answer is not None else ""
+    remedy = ""
+    if not said:
+        why, remedy = f"{where} does not answer", f"start vcs-witness there, or find out why {held.address} cannot be reached"
+    elif answer is not None and said == "held":
+        why = f"{where} has let the other half go on (ring {answer.holder})"
+    elif answer is not None and said in ("wait", "starting"):
+        why = f"{where} decides in {seconds(answer.left_ms * MS)}" + (": it has just been started" if said == "starting" else "")
+    elif said in ("granted", "noted"):
+        why = f"the word of {where} is on its way to all members"
+    else:
+        why, remedy = f"{where} refuses: {said}", "make [quorum.witness] alike on all nodes and there"
+    text = f"no quorum: exactly half of the votes are here, so a witness decides, and {why}; not here: {names(c, absent)}"
+    return Wait("quorum", text, "witness", (*absent,), remedy)
+
+
+def grant(c: Coordinator, now_ns: int) -> list[Wait]:
+    """A member whose own time is over, while the others may go on."""
+    if c.mode.value != "primary" or not c.regular or c.witness.holds(max(now_ns, c.now_ns)):
+        return []
+    return [_witness(c, sorted({n.id for n in c.config.nodes} - {m.nodeid for m in c.members}))]
 
 
 def own_failure(c: Coordinator, now_ns: int) -> list[Wait]:
@@ -245,4 +276,4 @@ def _stop(c: Coordinator, g: GroupRec, now_ns: int) -> list[Wait]:
     return found
 
 
-SOURCES: list[Source] = [own_failure, membership, maintenance, away, fences, all_groups]
+SOURCES: list[Source] = [own_failure, membership, grant, maintenance, away, fences, all_groups]

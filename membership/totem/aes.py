@@ -22,16 +22,16 @@ class AesGcm:
 
     invalid: type[Exception] = InvalidTag
 
-    def __init__(self, key: bytes) -> None:
-        """Raises VcsError for a key of another length."""
+    def __init__(self, key: bytes, purpose: bytes = b"vcs totem 1") -> None:
+        """``purpose``: what is sealed; two protocols never share a cipher. Raises VcsError for a key of another length."""
         if len(key) != KEY_SIZE:
             raise VcsError(f"the cluster key has {len(key)} bytes, not {KEY_SIZE}",
                            "make one: head -c 32 /dev/urandom > /etc/vcs/cluster.key")
-        self._key = key
+        self._key, self._purpose = key, purpose
         self.key_id = key_id(key)
 
     def __call__(self, p: Processor, /) -> AESGCM:
-        info = b"vcs totem 1" + struct.pack(">IQQ", p.nodeid, p.boot, p.engine)
+        info = self._purpose + struct.pack(">IQQ", p.nodeid, p.boot, p.engine)
         return AESGCM(HKDF(algorithm=SHA256(), length=KEY_SIZE, salt=None, info=info).derive(self._key))
 
 

@@ -138,7 +138,7 @@ def _reordered() -> Any:
 
     def event(self: feed.Feeder, state: State, group: GroupRec, held: Any) -> None:
         if group.event and self.local.nodeid in group.stoppers and group.name not in self.ordered:
-            self._order(group, Phase.STOP)
+            self.order(group, Phase.STOP)
         right(self, state, group, held)
 
     right = feed.Feeder._event

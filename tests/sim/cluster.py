@@ -14,6 +14,7 @@ from bridge.coordinator import Coordinator
 from bridge.coordinator import api as co
 from tests.sim.disk import SharedDisk
 from tests.sim.node import BOOT_NS, Daemon, EnginePort, Machine
+from tests.sim.witness import WitnessHost
 from tests.sim.world import MS, World
 from vcs.config.model import ClusterConfig
 from vcs.errors import SwitchError
@@ -94,6 +95,7 @@ class Cluster:
         self.make_coordinator = make_coordinator
         self.disk = SharedDisk()
         self.device = FenceDevice(self)
+        self.witness = WitnessHost(self, config.quorum.witness.timeout_ms) if config.quorum.witness is not None else None
         self.engines = 0
         self.checkers: GroupCheckers | None = None
         self.dry: frozenset[int] = frozenset()
@@ -123,7 +125,7 @@ class Cluster:
     def effect(self, daemon: Daemon, effect: co.Effect) -> None:
         if isinstance(effect, co.Notice):
             self.trace(daemon.machine.nodeid, effect.event, *(f"{k}={v}" for k, v in effect.fields.items()))
-        elif not isinstance(effect, co.Submit | co.RenewLease | co.WakeAt | co.Persist):
+        elif not isinstance(effect, co.Submit | co.RenewLease | co.WakeAt | co.Persist | co.AskWitness):
             self.trace(daemon.machine.nodeid, effect)
         self.check.effect(daemon, effect)
 

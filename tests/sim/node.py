@@ -120,6 +120,9 @@ class Daemon:
             world.device.cancel(self, effect)
         elif isinstance(effect, co.LaunchFence):
             world.device.launch(self, effect)
+        elif isinstance(effect, co.AskWitness):
+            if world.witness is not None:
+                world.witness.ask(self, effect)
         elif isinstance(effect, co.WakeAt):
             world.at(effect.at_ns, lambda: self.feed(co.Tick()))
         elif isinstance(effect, co.LeaveDone):

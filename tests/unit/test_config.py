@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vcs.config import keyfile, schema
 from vcs.config.lines import key_lines
 from vcs.config.load import load, loads
-from vcs.config.model import ClusterConfig, GroupsConfig, LeaseConfig, NodeConfig, QuorumConfig, TotemConfig
+from vcs.config.model import ClusterConfig, GroupsConfig, LeaseConfig, NodeConfig, QuorumConfig, TotemConfig, WitnessConfig
 from vcs.errors import ConfigError, VcsError
 
 ROOT = Path(__file__).parents[2]
@@ -279,6 +279,42 @@ def test_two_nodes_need_a_fence_that_decides_or_a_tie_breaker() -> None:
     assert config(TWO + "auto_tie_breaker = true\n").quorum.auto_tie_breaker
 
 
+WITNESS = GOOD + '[[node]]\nid = 2\nname = "b"\naddress = "192.0.2.2"\n[quorum.witness]\n'
+
+
+def test_a_witness_has_an_address_of_its_own_and_defaults_for_the_rest() -> None:
+    made = config(WITNESS + 'address = "192.0.2.9"\n')
+    assert made.quorum.witness == WitnessConfig("192.0.2.9", 5406, 3000)
+    assert made.self_fencing and not config(WITNESS[: WITNESS.index("[quorum")]).self_fencing
+
+
+@pytest.mark.parametrize(("more", "expected"), [
+    ("", ["11: quorum.witness.address: missing; add it: address (an IPv4 or IPv6 literal) of the witness"]),
+    ('address = "outside"', ["12: quorum.witness.address: 'outside' is no IPv4 or IPv6 address; "
+                             "write the address itself: host names are not looked up"]),
+    ('address = "192.0.2.2"', ["12: quorum.witness.address: 192.0.2.2 is node b's: it would fall silent together with what it must "
+                               "decide about; run the witness on a machine outside of the cluster"]),
+    ('address = "239.1.1.1"', ["12: quorum.witness.address: 239.1.1.1 is not the address of one machine; "
+                               "write the address that all nodes reach it at"]),
+    ('address = "192.0.2.9"\ntimeout_ms = 10', ["13: quorum.witness.timeout_ms: 10 is out of range; write a whole number from 500 to "
+                                                "600000"]),
+    ('address = "192.0.2.9"\n[quorum]\nauto_tie_breaker = true', ["14: quorum.auto_tie_breaker: does not fit a witness: a fixed node "
+                                                                   "already breaks the tie; keep one of the two"]),
+    ('address = "192.0.2.9"\n[quorum]\nlast_man_standing = true', [
+        "14: quorum.last_man_standing: does not fit a witness: votes are withdrawn by a majority of nodes only, and here half of them may "
+        "go on; keep one of the two"]),
+    ('address = "192.0.2.9"\n[quorum]\ntwo_node = true\n[fencing]\nagent = "x"', [
+        "14: quorum.two_node: does not fit a witness: with it one of two is quorate without asking anybody; keep one of the two"]),
+])
+def test_a_witness_that_cannot_be(more: str, expected: list[str]) -> None:
+    assert problems(WITNESS + more + "\n") == expected
+
+
+def test_one_node_needs_no_witness() -> None:
+    text = GOOD + '[quorum.witness]\naddress = "192.0.2.9"\n'
+    assert problems(text) == ["7: quorum.witness: there is one node, which needs nobody to decide; remove the section"]
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_every_error_at_once_with_line_and_remedy(case: str) -> None:
     text, expected = WRONG[case]
@@ -413,7 +449,7 @@ def test_schema_and_model_say_the_same() -> None:
         assert in_schema == in_model - (sections if sec.name == "cluster" else set()), sec.name
         for key in sec.keys:
             default = schema.default_of(sec, key)
-            assert (default is None) == (key.required or key.name in ("address", "addresses")), key.name
+            assert (default is None) == (key.required or key.name in ("address", "addresses", "witness")), key.name
             if key.kind is schema.Kind.INT and default is not None:
                 assert isinstance(default, int) and key.low <= default <= key.high, key.name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.coordinator import Coordinator, bundle
+from bridge.coordinator import Coordinator, bundle, merge
 from bridge.coordinator import messages as m
 from tests.unit.coordinator_story import FENCED, H, Story
 from vcs.model import Level
@@ -82,13 +82,13 @@ def test_older_members_get_each_word_by_itself(monkeypatch: pytest.MonkeyPatch) 
     many = bundle.pack(WORDS * m.BUNDLE_MAX, bundle.FEATURE_BUNDLE)
     assert [word for body in many for word in bundle.unpack(body)] == list(WORDS * m.BUNDLE_MAX)
     assert all(m.decode(m.encode(body)) == body for body in many)
-    exchange = Coordinator._exchange
+    exchange = merge.exchange
 
-    def older(self: Coordinator) -> m.Exchange:
-        said = exchange(self)
-        return said if self.local.nodeid != 2 else m.Exchange(**{f: getattr(said, f) for f in said.__slots__} | {"feature": 2})
+    def older(c: Coordinator, record: bytes | None) -> m.Exchange:
+        said = exchange(c, record)
+        return said if c.local.nodeid != 2 else m.Exchange(**{f: getattr(said, f) for f in said.__slots__} | {"feature": 2})
 
-    monkeypatch.setattr(Coordinator, "_exchange", older)
+    monkeypatch.setattr(merge, "exchange", older)
     story = story_of(1, 2, 3)
     found = told(story, monkeypatch)
     join_all(story, 1, 2, 3)

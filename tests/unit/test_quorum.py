@@ -13,7 +13,7 @@ from bridge.coordinator import quorum
 from bridge.coordinator.messages import Expect
 from bridge.coordinator.state import LEAVING, LEFT, MEMBER, Ballot, Node
 from tests.unit.coordinator_story import H, Story, config
-from vcs.config.model import QuorumConfig
+from vcs.config.model import QuorumConfig, WitnessConfig
 from vcs.model import GroupFlags, Phase
 
 TIE = QuorumConfig(auto_tie_breaker=True)
@@ -64,6 +64,28 @@ def test_no_two_sides_with_a_tie_breaker(count: int, gone: int) -> None:
             rest = [n for n in a if n not in leavers]
             assert not (rest and quorum.count(rules, sure, rest).quorate and quorum.count(rules, unsure, b).quorate), (leavers, a, b)
             assert not (quorum.count(rules, unsure, a).quorate and quorum.count(rules, unsure, b).quorate), (leavers, a, b)
+
+
+WITNESS = QuorumConfig(witness=WitnessConfig("10.0.0.99"))
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+@pytest.mark.parametrize("gone", range(3))
+def test_no_two_sides_with_a_witness_that_grants_to_one(count: int, gone: int) -> None:
+    """Whichever side has the grant, whatever the sides know of leavers; and a majority needs none."""
+    rules = config(count, quorum=WITNESS)
+    everybody = range(1, count + 1)
+    for leavers in itertools.combinations(everybody, min(gone, count)):
+        sure, unsure = ({n: Node(status if n in leavers else MEMBER) for n in everybody} for status in (LEFT, LEAVING))
+        for a, b in sides(count):
+            rest = [n for n in a if n not in leavers]
+            for grant in (True, False):
+                one = rest and quorum.count(rules, sure, rest, granted=grant).quorate
+                assert not (one and quorum.count(rules, unsure, b, granted=not grant).quorate), (leavers, a, b, grant)
+                both = quorum.count(rules, unsure, a, granted=grant).quorate and quorum.count(rules, unsure, b, granted=not grant).quorate
+                assert not both, (leavers, a, b, grant)
+            if not leavers and 2 * len(a) > count:
+                assert quorum.count(rules, {}, a).quorate
 
 
 @pytest.mark.parametrize("rules", [QuorumConfig(), TIE])

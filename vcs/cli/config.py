@@ -90,6 +90,8 @@ def as_tree(config: ClusterConfig) -> dict[str, Any]:
     methods = [m["options"] for n in nodes for m in n["method"]]
     for options in (sections["fencing"]["options"], *(n["fence"] for n in nodes), *(d["options"] for d in devices), *methods):
         _hide(options)
+    if config.quorum.witness is None:
+        del sections["quorum"]["witness"]
     sections["dlm"]["lockspace"] = list(sections["dlm"].pop("lockspaces"))
     return {"cluster": cluster, "node": list(nodes), "fence_device": list(devices), **sections}
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "leave": ("vcs.cli.leave", "Leave the cluster cleanly."),
     "fence": ("vcs.cli.fence", "Fence a node, or vouch for one that is off."),
     "failover": ("vcs.cli.failover", "How long the last failovers took, phase by phase."),
+    "witness": ("vcs.cli.witness", "Decide, from outside, which half of the nodes goes on."),
     "config": ("vcs.cli.config", "Check or show cluster.toml."),
     "keygen": ("vcs.cli.keygen", "Make the shared key of a cluster."),
 }

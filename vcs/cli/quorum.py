@@ -43,8 +43,24 @@ def _facts(quorum: Mapping[str, Any], names: Mapping[int, str], nodes: list[dict
     yield "no vote", called([n["nodeid"] for n in nodes if n["nodeid"] not in (quorum.get("voters") or [])])
     yield "flags", ", ".join(quorum.get("flags") or [])
     yield "tie-breaker", called([quorum["tie_breaker"]]) if quorum.get("tie_breaker") else ""
+    yield "witness", _witness(quorum["witness"]) if quorum.get("witness") else ""
     if quorum and not quorum.get("exclusive"):
         yield "exclusive", "no: after a split both nodes are quorate, and the fence decides"
+
+
+def _witness(held: Mapping[str, Any]) -> str:
+    where = f"{held['address']} port {held['port']}"
+    if held.get("granted"):
+        said = f"lets this half go on, for {held['left_ms']} ms from now unless it says so again"
+    elif not held.get("answers"):
+        said = "DOES NOT ANSWER"
+    elif held.get("verdict") not in ("granted", "held", "wait", "starting", "noted"):
+        said = f"REFUSES: {held.get('verdict')}"
+    elif held.get("needed"):
+        said = f"has let the other half go on (ring {held['holder']})" if held.get("verdict") == "held" else "is asked"
+    else:
+        said = "answers, is not needed now"
+    return f"{where}: {said}"
 
 
 @quorum_.command("expected")

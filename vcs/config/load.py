@@ -31,6 +31,7 @@ from vcs.config.model import (
     QuorumConfig,
     RestartConfig,
     TotemConfig,
+    WitnessConfig,
 )
 from vcs.config.problems import Problems
 from vcs.config.schema import SECTIONS, WEIGHT_MAX, Key, Kind, Section, section
@@ -72,7 +73,7 @@ def loads(text: str, source: str = "cluster.toml", base: Path | None = None, wit
     except (ValueError, RecursionError) as error:
         raise ConfigError([_syntax_error(source, error)]) from None
     problems = Problems(source, lines)
-    values = {s.name: _read_section(s, tree, problems) for s in SECTIONS if not s.array}
+    values = {s.name: _read_section(s, tree, problems) for s in SECTIONS if not s.array and "." not in s.name}
     nodes = _read_array("node", tree, problems)
     devices = _read_array("fence_device", tree, problems)
     _unknown(tree, (), [s.name for s in SECTIONS if "." not in s.name], problems, what="section", foreign={})
@@ -111,12 +112,14 @@ def _unknown(
         problems.add((*path, name), f"unknown {what}", remedy)
 
 
-def _read_section(sec: Section, tree: Mapping[str, object], problems: Problems) -> Values:
-    table = tree.get(sec.name, {})
+def _read_section(sec: Section, tree: Mapping[str, object], problems: Problems, path: KeyPath = ()) -> Values:
+    """The table of ``sec`` in ``tree``, which stands at ``path``."""
+    last = sec.name.rpartition(".")[2]
+    table = tree.get(last, {})
     if not isinstance(table, dict):
-        problems.add((sec.name,), "must be a table", f"write it as [{sec.name}]")
+        problems.add((*path, last), "must be a table", f"write it as [{sec.name}]")
         table = {}
-    return _read_table(sec, table, (sec.name,), problems)
+    return _read_table(sec, table, (*path, last), problems)
 
 
 def _read_array(name: str, tree: Mapping[str, object], problems: Problems, path: KeyPath = ()) -> list[Values]:
@@ -148,6 +151,9 @@ def _read_table(sec: Section, table: Mapping[str, object], path: KeyPath, proble
             continue
         if key.kind is Kind.TABLES:
             values[key.name] = _read_array(f"{sec.name}.{key.name}", table, problems, path)
+            continue
+        if key.kind is Kind.TABLE:
+            values[key.name] = _read_section(section(f"{sec.name}.{key.name}"), table, problems, path)
             continue
         found = _CHECKS[key.kind](key, table[key.name])
         if found:
@@ -280,6 +286,11 @@ def _node(values: Values) -> NodeConfig:
     return NodeConfig(**{k: v for k, v in _own(values).items() if k not in ("address", "method")}, methods=methods)
 
 
+def _quorum(values: Values) -> QuorumConfig:
+    witness = values.get("witness")
+    return QuorumConfig(**{k: v for k, v in values.items() if k != "witness"}, witness=WitnessConfig(**witness) if witness else None)
+
+
 def _own(values: Values) -> Values:
     return {k: v for k, v in values.items() if k != "_path"}
 
@@ -294,7 +305,7 @@ def _build(
         key=keys[0] if keys else b"",
         more_keys=keys[1:],
         totem=TotemConfig(**values["totem"]),
-        quorum=QuorumConfig(**values["quorum"]),
+        quorum=_quorum(values["quorum"]),
         groups=GroupsConfig(**values["groups"]),
         fencing=FencingConfig(**values["fencing"]),
         lease=LeaseConfig(**values["lease"]),

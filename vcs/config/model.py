@@ -83,6 +83,18 @@ class TotemConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessConfig:
+    """A machine outside of the cluster that decides which half of the votes goes on (docs/decisions/0018-witness.md)."""
+
+    address: str
+    "IPv4 or IPv6 literal, where `vcs witness` listens."
+    port: int = 5406
+    "UDP."
+    timeout_ms: int = 3000
+    "For so long one grant holds; alike on all nodes and at the witness."
+
+
+@dataclass(frozen=True, slots=True)
 class QuorumConfig:
     wait_for_all: bool = True
     "A cold start waits until all nodes were seen together once (SAFETY S6)."
@@ -102,6 +114,8 @@ class QuorumConfig:
     "Exactly half of the votes are enough with the tie-breaker node among them."
     auto_tie_breaker_node: str = "lowest"
     "lowest, highest, or nodeids in order of preference; a node that has no vote (any more) is passed over."
+    witness: WitnessConfig | None = None
+    "Exactly half of the votes are enough while the witness grants it to them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,8 @@ class FencingConfig:
 class LeaseConfig:
     lease_ms: int = 5000
     self_fencing: str = "auto"
-    "auto, on or off: whether a node whose lease has run out resets itself. auto: with three nodes and more, and no fence agent."
+    """auto, on or off: whether a node whose lease has run out resets itself. auto: with three nodes and more, or a witness, and no fence
+    agent."""
     grace_ms: int = 1000
     "From the end of the lease to the reset."
     margin_ms: int = 2000
@@ -263,7 +278,8 @@ class ClusterConfig:
             return False
         if self.lease.self_fencing == "auto":
             asked = any(m.devices == (SELF,) for n in self.nodes for m in n.methods)
-            return asked or (len(self.nodes) >= 3 and not self.fences)
+            alone = len(self.nodes) >= 3 or self.quorum.witness is not None
+            return asked or (alone and not self.fences)
         return self.lease.self_fencing == "on"
 
     @property

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
+from vcs.config.keyfile import KEYLESS_ENGINES
 from vcs.config.model import SELF
 from vcs.config.problems import Problems
 from vcs.config.schema import default_of, section
@@ -19,6 +21,8 @@ def check(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: P
     _check_two_node(values, nodes, problems)
     _check_last_man(quorum, problems)
     _check_tie_breaker(quorum, nodes, problems)
+    if "witness" in quorum:
+        _check_witness(values, nodes, problems)
 
 
 def _value(values: Values, name: str, sec: str = "quorum") -> Any:
@@ -102,3 +106,34 @@ def _check_tie_breaker(quorum: Values, nodes: list[dict[str, Any]], problems: Pr
     for text in wanted.split(" "):
         if int(text) not in ids:
             problems.add(path, f"there is no node {text}", "known are " + ", ".join(map(str, sorted(ids))))
+
+
+def _check_witness(values: Mapping[str, Values], nodes: list[dict[str, Any]], problems: Problems) -> None:
+    """A second tie-breaker, or a quorum that needs none, would let both halves go on."""
+    quorum, path = values["quorum"], ("quorum", "witness")
+    for other, why in (
+        ("two_node", "with it one of two is quorate without asking anybody"), ("auto_tie_breaker", "a fixed node already breaks the tie"),
+        ("last_man_standing", "votes are withdrawn by a majority of nodes only, and here half of them may go on"),
+    ):
+        if _value(quorum, other):
+            problems.add(("quorum", other), f"does not fit a witness: {why}", "keep one of the two")
+    if len(nodes) == 1:
+        problems.add(path, "there is one node, which needs nobody to decide", "remove the section")
+    if _value(values["cluster"], "engine", "cluster") in KEYLESS_ENGINES:
+        problems.add(path, "the engine needs no key, and a witness believes nobody without one", "use an engine with a key, or remove it")
+    witness = quorum["witness"]
+    if "address" not in witness:
+        return
+    try:
+        address = ipaddress.ip_address(witness["address"])
+    except ValueError:
+        problems.add((*path, "address"), f"{witness['address']!r} is no IPv4 or IPv6 address",
+                     "write the address itself: host names are not looked up")
+        return
+    if address.is_unspecified or address.is_multicast:
+        problems.add((*path, "address"), f"{address} is not the address of one machine", "write the address that all nodes reach it at")
+    for node in nodes:
+        if str(address) in node["addresses"]:
+            label = node.get("name", node.get("id", "?"))
+            problems.add((*path, "address"), f"{address} is node {label}'s: it would fall silent together with what it must decide about",
+                         "run the witness on a machine outside of the cluster")

@@ -26,6 +26,7 @@ from vcs.config.model import (
     RestartConfig,
     TotemConfig,
     WatchdogConfig,
+    WitnessConfig,
 )
 from vcs.model import NODEID_MAX
 
@@ -47,6 +48,7 @@ class Kind(Enum):
     OPTIONS = "table of options"
     WEIGHTS = "table of weights"
     DEVICE_OPTIONS = "table of options, or of such tables"
+    TABLE = "table"
     TABLES = "list of tables"
 
 
@@ -156,6 +158,14 @@ SECTIONS: tuple[Section, ...] = (
         Key("auto_tie_breaker_node", Kind.STRING, "Who breaks the tie: `lowest` or `highest` id of those with a vote, or ids in order of "
             "preference, as in `\"3 1\"`.", low=1, pattern=re.compile(r"lowest|highest|[1-9][0-9]*( [1-9][0-9]*)*"),
             pattern_text="lowest, highest, or node ids with a space between them"),
+        Key("witness", Kind.TABLE, "A machine outside that decides between two halves: `[quorum.witness]`."),
+    )),
+    Section("quorum.witness", "`vcs witness` on a machine outside of the cluster lets exactly half of the votes go on, one half at a "
+            "time (see Witness). All nodes and the witness must have it alike.", WitnessConfig, (
+        Key("address", Kind.STRING, "Address (an IPv4 or IPv6 literal) of the witness.", low=1, required=True),
+        Key("port", Kind.INT, "UDP port.", low=1, high=65535),
+        _ms("timeout_ms", 500, 600_000, "For so long a grant holds without being renewed; half of the nodes stop so long after they have "
+            "lost the witness"),
     )),
     Section("groups", "How long the others wait for a consumer that does not answer. Past it a node is failed and fenced if the group "
             "asks for fencing; if not, the node is put out of the group.", GroupsConfig, (
@@ -180,7 +190,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("lease", "The kernel's proof of quorum.", LeaseConfig, (
         _ms("lease_ms", 500, 600_000, "For so long one proof of quorum counts; without the next, nothing that needs fencing starts"),
         Key("self_fencing", Kind.STRING, "Whether a node whose lease has run out resets itself, so that the others may count it as "
-            "fenced without a device (see Self-fencing). `auto`: with three nodes and more, and no fence agent.",
+            "fenced without a device (see Self-fencing). `auto`: with three nodes and more, or a witness, and no fence agent.",
             choices=("auto", "on", "off")),
         _ms("grace_ms", 100, 600_000, "With self-fencing: from the end of the lease, when groups are lost, to the reset"),
         _ms("margin_ms", 500, 600_000, "With self-fencing: what the others wait on top of lease_ms + the longer of grace_ms and the "

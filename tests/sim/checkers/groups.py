@@ -124,12 +124,17 @@ class GroupCheckers:
         for event, other, there in held:
             machine = other.machine
             theirs = other.coordinator
-            if other.dead or not machine.on or machine.paused or not theirs.deciding or theirs.ring == daemon.coordinator.ring:
+            if other.dead or not machine.on or machine.paused or not self._decides(other) or theirs.ring == daemon.coordinator.ring:
                 continue
             now_there = {m.nodeid for m in theirs.members}
             if now_there.isdisjoint(here) and there == now_there:
                 self.fail("split_start", f"{e.name}: {event_text(e.event)} among {sorted(here)}, {event_text(event)} among {sorted(there)}")
         held.append((e.event, daemon, here))
+
+    def _decides(self, daemon: Daemon) -> bool:
+        """Whoever is given an input now acts by the clock of now: what a grant allowed before its end is not what counts."""
+        c = daemon.coordinator
+        return c.deciding and c.witness.holds(self.cluster.now)
 
     def _counted(self, daemon: Daemon, group: str, nodeid: int) -> bool:
         """Did the coordinator count an acknowledgement of ``nodeid`` (rather than do without)?"""
@@ -171,7 +176,7 @@ class GroupCheckers:
         if not c.deciding:
             return
         for other in self.cluster.machines.values():
-            if other.daemon is None or other.daemon is daemon or not other.daemon.coordinator.deciding:
+            if other.daemon is None or other.daemon is daemon or not self._decides(other.daemon):
                 continue
             theirs = other.daemon.coordinator
             if other.paused or theirs.ring == c.ring:
