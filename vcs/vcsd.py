@@ -122,6 +122,9 @@ class Daemon:
         o = self.options
         port = load_object(o.switch)()
         engine = factory(o.config.engine)
+        # What is here now stays: the collector need not look through it again and again. With ordinary priority: it takes its time.
+        gc.collect()
+        gc.freeze()
         if o.realtime:
             from vcs import realtime
 
@@ -129,9 +132,6 @@ class Daemon:
             for step in realtime.setup(reset_on_fork=True):
                 if not step.ok:
                     logger.warning("%s: %s", step.name, step.detail)
-        # What is here now stays: the collector need not look through it again and again.
-        gc.collect()
-        gc.freeze()
         component = Component(
             o.config, o.node.id, port, engine=engine, handle=o.handle, state_dir=o.state_dir, log=self.events
         )

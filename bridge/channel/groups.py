@@ -126,7 +126,8 @@ class GroupChannels:
             if group.phase < Phase.START:
                 continue  # the event before is in force until this one starts
             if me in group.members:
-                self.hub.start(name, group.event, group.members)
+                # A start is seen here before its finish, unless it came before this daemon did (SAFETY S16).
+                self.hub.start(name, group.event, group.members, over=group.phase == Phase.FINISH)
             elif name in self.hub.orders:
                 self.hub.end(name, LEFT)
 

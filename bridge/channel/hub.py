@@ -127,14 +127,17 @@ class Hub:
                 self.behind(port)
             self._update(port)
 
-    def start(self, group: str, event: int, members: Iterable[int]) -> None:
-        """The group's event was started: this node is in it."""
-        order = self.orders.get(group)
+    def start(self, group: str, event: int, members: Iterable[int], over: bool = False) -> None:
+        """The group's event was started: this node is in it. ``over``: the others have finished it already."""
+        order, known = self.orders.get(group), frozenset(members)
         if order is None:
             order = self.orders[group] = GroupOrder(group)
-        if order.start(event, frozenset(members)):
-            for port in list(self._of.get(group, ())):
-                self._tell(port, order)
+        if over and not order.event:
+            order.enter(event, known, self._nodeid, self._ring_seq)
+        elif not order.start(event, known):
+            return
+        for port in list(self._of.get(group, ())):
+            self._tell(port, order)
 
     def processed(self, group: str, event: int) -> None:
         """The local consumer of the group has processed the event."""

@@ -7,7 +7,8 @@ bundle, and counting gives every message the same sequence.
 A bundle counts only in the ring that its head names, and its sender names a ring only once the coordinator has merged there. Anything
 sent earlier, and delivered later, is void at every member alike, and its sender repeats it. Members that went different ways
 between two rings (and were not taken out of the group for it) find out by *sync* messages, the first that each sends in a new ring:
-who was with fewer members has missed messages, and its channels are closed.
+who was with fewer members has missed messages, and its channels are closed. A daemon that was restarted begins in the middle of an
+event, without any of its messages, and learns in the same way where the others count.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ def _empty() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
+def _standing(mark: Position) -> tuple[int, int, int]:
+    """Whose count is right: of those with the most companions the lowest. Those who began in the middle have none; if there is nobody
+    else, who counted furthest."""
+    return mark.companions, 0 if mark.companions else mark.seq, -mark.lowest
+
+
 @dataclass(slots=True)
 class GroupOrder:
     """A group that this node is a member of."""
@@ -39,6 +46,8 @@ class GroupOrder:
     "Messages of the event so far."
     paused: set[int] = field(default_factory=set)
     "Members with a program that is behind: nobody hands in more."
+    behind: int = 0
+    "This node, as long as it began in the middle of the event and was not told where the others count; else 0."
     mark: Position | None = None
     "Where this node stood when the ring began; None if it was in no event of the group then."
     _places: hashlib.blake2b = field(default_factory=_empty)
@@ -49,9 +58,16 @@ class GroupOrder:
         """The event is started: messages behind this place are of it. False: it was in force already."""
         if event == self.event:
             return False
-        self.event, self.members, self.count = event, members, 0
+        self.event, self.members, self.count, self.behind = event, members, 0, 0
         self._forget()
         return True
+
+    def enter(self, event: int, members: frozenset[int], nodeid: int, ring_seq: int) -> None:
+        """The same for an event that was started before this node (a daemon of it) began to count, which it does in this ring. Should
+        there be nobody left who knows better, no number is given twice."""
+        self.start(event, members)
+        self.behind, self.count = nodeid, ring_seq << 32
+        self.mark = Position(event, self.count, 0, nodeid, self._digest())
 
     def accept(self, sender: int, ring_seq: int, seq: int, messages: int) -> int:
         """A bundle of so many messages: the sequence of the first one, or 0 if its sender is no member."""
@@ -77,8 +93,9 @@ class GroupOrder:
     def new_ring(self, companions: frozenset[int]) -> None:
         """A new regular configuration, into which ``companions`` came together with this node."""
         self.paused.clear()
-        along = companions & self.members
-        self.mark = Position(self.event, self.count, len(along), min(along, default=0), self._digest()) if self.event else None
+        along = frozenset() if self.behind else companions & self.members
+        lowest = self.behind or min(along, default=0)
+        self.mark = Position(self.event, self.count, len(along), lowest, self._digest()) if self.event else None
 
     def synced(self) -> None:
         """The sync is sent: differences from here on can only come from a later ring."""
@@ -91,10 +108,11 @@ class GroupOrder:
             return False
         if mine.event != theirs.event:
             return mine.event < theirs.event
-        return (theirs.companions, -theirs.lowest) > (mine.companions, -mine.lowest)
+        return _standing(theirs) > _standing(mine)
 
     def adopt(self, theirs: Position) -> None:
         """Count on from where the others are; what came since the ring began has been counted here too."""
         if self.mark is not None and self.event == theirs.event:
             self.count += theirs.seq - (self.mark.seq if self.mark.event == theirs.event else 0)
             self.mark = theirs
+            self.behind = self.behind if not theirs.companions else 0

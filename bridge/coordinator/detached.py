@@ -128,25 +128,38 @@ def unexplained(state: State, nodeid: int, said: Exchange) -> dict[str, int]:
 def back(state: State, nodeid: int, said: Exchange, config: ClusterConfig, notes: list[Notice]) -> bool:
     """A new daemon on the boot of a member, with the groups in its kernel. Returns False when it must be failed instead.
 
-    Every group that it is in gets a new event: the consumers on all nodes then agree again on what was ordered meanwhile. Nobody
-    else's directories change by it, because incarnation and join id stay.
+    A group that went through all this at rest goes on, and nobody is stopped: its programs' channels ended with the former daemon, and
+    who opens a new one asks for what it has missed. Any other group gets a new event; nobody else's directories change by it, because
+    incarnation and join id stay.
     """
     node = state.nodes[nodeid]
     if unexplained(state, nodeid, said) or (node.status == MEMBER and not _count(state, nodeid, config)):
         return False
-    reported = {g.name for g in said.groups}
+    reported = {g.name: g for g in said.groups}
     for group in state.groups.values():
         if not group.has(nodeid):
             continue
         if group.name not in reported:
             groups.drop(group, nodeid)  # left while there was no daemon: its kernel holds nothing of it
-        elif nodeid not in group.joins:
+        elif nodeid not in group.joins and not at_rest(group, nodeid, reported[group.name]):
             group.changed = True
     node.status = MEMBER
     absence = state.absences.setdefault(nodeid, Absence())
     absence.planned_ms, absence.everything = 0, False
     notes.append(Notice("node_joined", {"nodeid": nodeid, "incarnation": node.boot, "how": "returned", "crashes": absence.crashes}))
     return True
+
+
+def at_rest(group: GroupRec, nodeid: int, found: GroupReport) -> bool:
+    """Is the group finished, for all and in this kernel, by one and the same event?
+
+    What its kernel has not been told yet (the finish) is said as to anybody. A kernel with another event, be it a stop that its own
+    former daemon made when it was alone, has to go through one with the others.
+    """
+    return (
+        group.phase == Phase.FINISH and not group.changed and nodeid in group.members
+        and found.state == GroupState.MEMBER and found.event == group.event and found.phase >= Phase.START
+    )
 
 
 def report(held: Group) -> GroupReport:

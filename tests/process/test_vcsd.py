@@ -15,6 +15,8 @@ from pathlib import Path
 
 from tests.process.story import Consumer, DaemonNode, PowerSwitch, make_config, until, write_config
 from vcs import events
+from vcs.batch import Batch, Event
+from vcs.channel import Channel, open_channel
 from vcs.client import Client
 from vcs.errors import DaemonError
 from vcs.model import GroupState, ProviderState
@@ -63,6 +65,27 @@ def ask(daemon: DaemonNode, method: str) -> object:
         return getattr(client, method)()
 
 
+def listens(daemon: DaemonNode) -> bool:
+    with socket.socket(socket.AF_UNIX) as door:
+        return door.connect_ex(str(daemon.run_dir / "vcs.sock")) == 0
+
+
+async def channel_of(them: Daemons, daemon: DaemonNode) -> Channel:
+    """A channel of group x there, which has been told of the event."""
+    await them.until(lambda: listens(daemon))
+    channel = await asyncio.to_thread(open_channel, "x", str(daemon.run_dir / "vcs.sock"))
+    assert isinstance(await asyncio.to_thread(channel.receive, 20), Event)
+    return channel
+
+
+async def said(channel: Channel, word: bytes) -> Batch:
+    """What came of saying it."""
+    channel.send(word)
+    heard = await asyncio.to_thread(channel.receive, 20)
+    assert isinstance(heard, Batch) and heard.messages == [word]
+    return heard
+
+
 def test_a_vcsd_that_is_killed_and_does_not_come_back_is_fenced(tmp_path: Path) -> None:
     """kill -9 under a live group: the others wait for it as long as the lease, then fence, and start only after that."""
 
@@ -100,15 +123,20 @@ def test_a_vcsd_that_is_restarted_under_live_groups_costs_nobody_a_fence(tmp_pat
 
         await them.until(lambda: through(0))
         joined = {m.nodeid: m.join_id for m in users[1].group().finished_members}  # type: ignore[union-attr]
+        before = last()
         for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 3)):
-            before = last()
+            with await channel_of(them, them[1]) as one:
+                heard = await said(one, b"before")
             them[2].kill(number)
             assert await them[2].ended() == code, them[2].tail()
             await them.until(lambda: them[1].view() == [1, 3])
-            assert last() == before, "nobody is stopped meanwhile"
             await them[2].start()
-            await them.until(lambda b=before: through(b))  # type: ignore[misc]
-        before = last()
+            await them.until(lambda: all(d.view() == whole for d in them.all))
+            with await channel_of(them, them[1]) as one, await channel_of(them, them[2]) as two:
+                again = await said(one, b"after")
+                assert (again.event, again.seq) == (before, heard.seq + 1), "the group's event goes on"
+                assert await asyncio.to_thread(two.receive, 20) == again, "what comes next has the same number for all"
+        assert last() == before, "nobody was stopped"
         for daemon in them.all:
             daemon.kill(signal.SIGKILL)
         for daemon in them.all:

@@ -98,6 +98,11 @@ def _detached_forgotten() -> Any:
     return swap((detached, "over", over))
 
 
+def _at_rest_unseen() -> Any:
+    """A daemon that is back has its groups where the others have them, whatever its kernel says."""
+    return swap((detached, "at_rest", lambda group, nodeid, found: True))
+
+
 def _rebuilt_by_anybody() -> Any:
     """All daemons died, and any of them may go on alone."""
     right = detached.survives
@@ -160,6 +165,8 @@ SEEDED: tuple[Canary, ...] = (
     Canary("a restarted daemon taken for a clean newcomer", frozenset({"restarted_admitted", *UNFENCED}), _restarted_admitted,
            ("kill", "restart")),
     Canary("a detached node forgotten at its limit", UNFENCED, _detached_forgotten, ("kill", "restart")),
+    Canary("a returned daemon's groups taken to be at rest", frozenset({"stuck", "order"}), _at_rest_unseen,
+           ("kill", "restart", "singles")),
     Canary("rebuilt without a quorum", frozenset({"two_quorate_sides", *UNFENCED}), _rebuilt_by_anybody,
            ("kill_all", "partition", "singles")),
     Canary("who is missing after all died holds nothing", UNFENCED, _missing_forgotten, ("kill_all", "partition")),

@@ -188,7 +188,12 @@ class Oracle:
     def _form(self, side: set[int]) -> None:
         for ring in {id(s.ring): s.ring for n in side if (s := self.seats[n]).ring is not None}.values():
             assert ring is not None
-            self._end(ring, sorted(n for n in side if self.seats[n].ring is ring))
+            together = sorted(n for n in side if n in self.seats and self.seats[n].ring is ring)
+            if together:
+                self._end(ring, together)
+        side = side & self.seats.keys()  # a daemon may end by what it was told just now
+        if not side:
+            return
         seq = max(self.ring_seq.get(n, 0) for n in side) + 4
         members = tuple(sorted(self.seats[n].who for n in side))
         zero = {m.nodeid: 0 for m in members}

@@ -185,6 +185,65 @@ def test_who_was_with_fewer_has_missed_messages() -> None:
     story(tell, 1, 2, 3)
 
 
+class Restarts(Side):
+    """Group g in event 10 on all, and daemons that become other processes without a new event."""
+
+    def meet(self, stayed: tuple[int, ...], restarted: tuple[int, ...] = (), heard: bool = True) -> None:
+        """The next ring, with all; unless ``heard``, it breaks before anybody's first message has come."""
+        self.new_ring(self.ring + 1, *stayed, among=stayed, merged=False)
+        for n in restarted:
+            self.hubs[n].close("killed")
+            self.hubs[n] = Hub(n, lambda p, n=n: self.submit(n, p), lambda _n, _f: None)  # type: ignore[misc]
+            self.hubs[n].new_ring(self.ring, frozenset({n}))
+            self.hubs[n].start("g", 10, self.hubs, over=True)
+            self.hubs[n].processed("g", 10)
+        for hub in self.hubs.values():
+            hub.merged()
+        if heard:
+            self.order()
+        self.sent.clear()
+
+    async def number_of(self, word: bytes) -> int:
+        """1 says the word; all must hear it alike."""
+        programs = {n: opened(hub) for n, hub in self.hubs.items()}
+        programs[1].send(word)
+        await turn()
+        self.order()
+        found = set()
+        for program in programs.values():
+            assert program.receive(0) == Event(10, tuple(self.hubs))
+            heard = program.receive(0)
+            assert isinstance(heard, Batch) and heard.messages == [word]
+            found.add(heard.seq)
+            program.close()
+        await turn()
+        assert len(found) == 1, f"{word!r} has the numbers {found}"
+        return found.pop()
+
+
+def test_a_restarted_daemon_counts_on_with_the_others() -> None:
+    """Also when the ring breaks before anybody has said where it stands, and when nobody is left who was there from the beginning."""
+
+    async def run() -> None:
+        side = Restarts(1, 2, 3)
+        side.new_ring(1)
+        side.start(10, 1, 2, 3)
+        assert await side.number_of(b"one") == 1
+        side.meet((1, 2), restarted=(3,), heard=False)
+        side.meet((1, 2, 3))
+        assert await side.number_of(b"two") == 2
+        side.meet((1, 3), restarted=(2,))
+        assert await side.number_of(b"three") == 3
+        side.meet((2,), restarted=(1, 3))
+        assert await side.number_of(b"four") == 4
+        side.meet((3,), restarted=(1, 2), heard=False)
+        side.meet((1, 2), restarted=(3,))
+        assert await side.number_of(b"nobody knows better") > 4
+        side.close()
+
+    asyncio.run(run())
+
+
 def test_equal_histories_are_told_from_different_ones() -> None:
     def came(*senders: int, event: int = 5) -> GroupOrder:
         order = GroupOrder("g")

@@ -81,8 +81,53 @@ def test_it_comes_back_and_keeps_its_join_id(three: Story) -> None:
     assert three.running("gfs") == ALL
     again = three.nodes[3].group("gfs")
     assert again is not None
-    assert again.finished_members == held.finished_members
-    assert again.finished_event > held.finished_event, "what was said meanwhile is agreed upon anew"
+    assert again == held, "and with the others it stops nobody either"
+    assert all(t.fences == [] for t in three.nodes.values())
+
+
+def test_what_changes_after_its_return_changes_for_it_too(three: Story) -> None:
+    go(three, 3, 1, 2)
+    three.restart_daemon(3)
+    three.form(1, 2, 3)
+    three.leave("gfs", 2)
+    assert three.running("gfs") == {1: (1, 3), 3: (1, 3)}
+    three.power_off(3)
+    three.form(1, 2)
+    three.fence_done(1, 3, 301)
+    assert three.running("gfs") == {1: (1,)}
+
+
+def test_a_finish_that_its_kernel_was_not_told(three: Story) -> None:
+    """All have recovered, and its daemon dies before it says so to its own kernel."""
+    t = three.nodes[3]
+    three.nodes[1].hold.add(("gfs", Phase.START))
+    three.leave("gfs", 2)
+    held = t.group("gfs")
+    assert held is not None
+    assert (held.phase, held.acked_phase) == (Phase.START, Phase.START)
+    started = held.event
+    three.nodes[1].hold.clear()
+    t.outbox.clear()
+    three.gasp(3, 1, 2)
+    three.form(1, 2)
+    three.restart_daemon(3)
+    three.form(1, 2, 3)
+    assert three.running("gfs") == {1: (1, 3), 3: (1, 3)}
+    held = t.group("gfs")
+    assert held is not None
+    assert held.event >= started
+
+
+def test_who_has_stopped_alone_is_started_by_a_new_event(three: Story) -> None:
+    """Cut off, its daemon stops the group by itself; then it is killed, and the next one meets the others, who had no quorum either."""
+    for n in (1, 2, 3):
+        three.form(n)
+    held = three.nodes[3].group("gfs")
+    assert held is not None
+    assert held.phase is Phase.STOP
+    three.restart_daemon(3)
+    three.form(1, 2, 3)
+    assert three.running("gfs") == ALL
     assert all(t.fences == [] for t in three.nodes.values())
 
 
