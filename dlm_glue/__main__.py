@@ -155,6 +155,10 @@ async def run(args: argparse.Namespace) -> int:
         for step in realtime.setup():
             if not step.ok:
                 logger.warning("%s: %s", step.name, step.detail)
+    try:
+        connecting.prepare(setup.port)
+    except OSError as problem:
+        logger.warning("connects to a dead node cannot be ended, dropping it will take seconds: %s", problem)
     ring = LogRing()
     log.subscribe(ring.note)
     tree = LoggedTree(OsTree(), ring)

@@ -32,6 +32,7 @@ SOCKET_ID = struct.Struct("=2s2s16s16sI8s")
 MESSAGE_HEAD = 4
 AGAIN_S = 0.01
 "How often it is looked again while a connection is being closed: the next try of a connect begins a second after the last one failed."
+PREPARE_S = 30.0
 
 logger = logging.getLogger("dlm_glue")
 
@@ -82,6 +83,15 @@ def abort(addresses: Collection[str], port: int) -> int:
                     list(_ask(sock, SOCK_DESTROY, NLM_F_ACK, body))
                     ended += 1
     return ended
+
+
+def prepare(port: int) -> None:
+    """Ask once for nothing: the kernel loads what answers at its first use, by a program that it starts, and in the middle of a failover
+    that costs a second, or waits for a disk. Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG) as sock:
+        sock.settimeout(PREPARE_S)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            _connecting(sock, family, port)
 
 
 @contextlib.contextmanager
