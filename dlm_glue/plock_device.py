@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Protocol
 
 from dlm_glue.plock_wire import SIZE
@@ -24,7 +25,7 @@ class Device(Protocol):
     def read(self, slots: list[memoryview]) -> int:
         """Requests into ``slots``; how many. 0: there is none."""
 
-    def write(self, records: list[bytes]) -> int:
+    def write(self, records: Sequence[bytes | memoryview]) -> int:
         """Answers, in order; how many were taken."""
 
     def sleepers(self, pid: int) -> int:
@@ -54,7 +55,7 @@ class KernelDevice:
         except BlockingIOError:
             return 0
 
-    def write(self, records: list[bytes]) -> int:
+    def write(self, records: Sequence[bytes | memoryview]) -> int:
         return os.writev(self._fd, records) // SIZE
 
     def sleepers(self, pid: int) -> int:

@@ -21,6 +21,7 @@ from dlm_glue.plock_device import Device
 from dlm_glue.plock_line import RETRY_MAX_S, RETRY_S, Line
 from dlm_glue.plock_log import FrameKind, Log, Mark
 from dlm_glue.plock_node import Row
+from dlm_glue.plock_quick import serve
 from dlm_glue.plock_restart import restore, settle
 from dlm_glue.state import State, global_id, group_name
 from vcs import batch
@@ -163,7 +164,10 @@ class Plocks:
 
     def _turn(self) -> None:
         device, wake = self._device.fileno(), self._wake
-        for fd, _what in self._poll.poll(self._patience()):
+        found, more = serve(self._poll, self._device, self._log, self.node, self._patience())
+        if more:
+            self._read()
+        for fd, _what in found:
             if fd == device:
                 self._read()
             elif fd == wake:
