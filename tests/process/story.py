@@ -322,7 +322,8 @@ def write_config(config: ClusterConfig, folder: Path) -> Path:
         lines += ["[[node]]", f"id = {node.id}", f'name = "{node.name}"', f'address = "{node.addresses[0]}"']
         lines += [f'fence.{k} = "{v}"' for k, v in node.fence.items()]
     if config.fencing.agent:
-        lines += ["[fencing]", f'agent = "{config.fencing.agent}"', f"timeout_ms = {config.fencing.timeout_ms}"]
+        # Daemons are killed here and have no successor, who would end the agents that wait.
+        lines += ["[fencing]", f'agent = "{config.fencing.agent}"', f"timeout_ms = {config.fencing.timeout_ms}", "standby = false"]
         lines += [f"retry_ms = {config.fencing.retry_ms}"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "key").write_text(config.key.hex() + "\n")
