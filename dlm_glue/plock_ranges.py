@@ -91,6 +91,8 @@ class File:
                 kept.append(held)
             elif held.ex == ex:
                 start, end = min(start, held.start), max(end, held.end)
+            elif held.end < wanted.start or wanted.end < held.start:
+                kept.append(held)  # of the other kind, and next to what was joined, not to what is wanted
             else:
                 if held.start < wanted.start:
                     kept.append(held._replace(end=wanted.start - 1))

@@ -104,6 +104,14 @@ def test_ranges_are_those_of_the_byte_model(steps: list[tuple[Owner, str, bool, 
         assert [w.ticket for w in file.waiters] == [w[0] for w in model.waiting]
 
 
+def test_what_is_next_to_a_joined_lock_keeps_its_bytes() -> None:
+    """A read lock on a part of one that is held, whose neighbour is a write lock of the same owner: that one got a byte more."""
+    file = File()
+    for wanted in (Lock(1, 1, 7, False, 0, 1), Lock(1, 1, 7, True, 2, 2), Lock(1, 1, 7, False, 0, 0)):
+        assert file.lock(wanted)
+    assert sorted((held.start, held.end, held.ex) for held in file.locks) == [(0, 1, False), (2, 2, True)]
+
+
 def test_neighbours_of_one_kind_are_one_lock() -> None:
     file = File()
     for start in (4, 0, 2, 6):
