@@ -250,6 +250,10 @@ class ComponentBackend:
             notes.insert(0, f"MAINTENANCE for another {left} s: nobody is fenced, no machine resets itself; see `vcs maintenance status`")
         if picture.get("shutdown"):
             notes.insert(0, "the cluster is being shut down: the nodes leave one after the other, and no group can be joined")
+        witness = picture.get("quorum", {}).get("witness")
+        if witness is not None and (witness["refuses"] or not witness["answers"]):
+            what = f"refuses: {witness['verdict']}" if witness["answers"] else "does not answer"
+            notes.append(f"the witness at {witness['address']} port {witness['port']} {what}; half of the nodes could not go on")
         notes += self._component.fencing.alarms({n.id: n.name for n in config.nodes})
         if picture.get("leaving"):
             notes.append("this node is leaving")

@@ -104,6 +104,10 @@ def _node(of: Snapshot) -> Iterable[Metric]:
     yield from _gauge("vcs_votes", "Votes present.", quorum.get("votes"))
     yield from _gauge("vcs_votes_expected", "All votes there are.", quorum.get("expected"))
     yield from _gauge("vcs_votes_needed", "Votes needed to be quorate.", quorum.get("needed"))
+    if (witness := quorum.get("witness")) is not None:
+        yield from _gauge("vcs_witness_up", "1 if the witness answers, and does not refuse.",
+                          int(witness["answers"] and not witness["refuses"]))
+        yield from _gauge("vcs_witness_granted", "1 while this node goes on by the witness's word.", int(witness["granted"]))
     lease = status.get("lease") or {}
     if lease:
         yield from _gauge("vcs_lease_seconds", "Length of the lease.", lease["lease_ms"] / 1000)

@@ -38,6 +38,8 @@ class WitnessReport(TypedDict):
     "Something was heard of it lately."
     verdict: str
     "Of its last answer: granted, held, wait, starting, noted, or what is wrong."
+    refuses: bool
+    "It answers, and will not talk to us."
     needed: bool
     "Exactly half of the votes are here."
     granted: bool

@@ -28,6 +28,11 @@ def maintenance_on(state: State, sender: int, order: MaintenanceOn, notes: list[
         if held is None or held.serial != order.renews:
             return False
         by = held.by
+    elif state.by_witness:
+        # The other half may be granted a quorum while our kernels reset nothing, and would count their leases as over.
+        notes.append(Notice("command_refused", {"what": "maintenance", "why": "half of the nodes go on by a witness's word, and the other "
+                                                "half would not know; a majority is needed"}))
+        return False
     if not 0 < for_ms <= FOR_MS_MAX:
         notes.append(Notice("command_refused", {"what": "maintenance", "why": f"{for_ms} ms is not between 1 ms and 24 hours"}))
         return False

@@ -130,7 +130,7 @@ def _witness(c: Coordinator, absent: list[int]) -> Wait:
     held, w = c.config.quorum.witness, c.witness
     assert held is not None
     where = f"the witness at {held.address} port {held.port}"
-    answer = w.answer if w.answered_ns >= c.now_ns - held.timeout_ms * MS else None
+    answer = w.answer if w.answered_ns >= c.now_ns - held.timeout_ms * MS // 4 else None  # it was asked several times since then
     said = answer.verdict if answer is not None else ""
     remedy = ""
     if not said:

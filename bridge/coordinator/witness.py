@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 MS: Final = 1_000_000
 GRANTED: Final = "granted"
+WORDS: Final = (GRANTED, "held", "wait", "starting", "noted")
+"What a witness answers that will talk to us."
 PULSES_PER_TIMEOUT: Final = 5
 "So often within a grant's length each member shows that it is there, and the grant is renewed."
 ASKS_PER_TIMEOUT: Final = 20
@@ -207,11 +209,13 @@ def _go_on(c: Coordinator, term: int) -> None:
     """Half of the votes are a quorum now."""
     if c.state.primary != c.ring:
         c.feed.leases.forget()  # the other half may have been primary meanwhile, and proved a quorum to whoever is out here
+        c.feed.note("witness_granted", ring=str(c.ring), members=[m.nodeid for m in c.members], term=term)
         c.form(c.state, cold=False, term=term)
         return
     if c.mode.value == "primary" and term <= c.state.term:
         return  # renewed
     c.feed.leases.forget()
+    c.feed.note("witness_granted", ring=str(c.ring), members=[m.nodeid for m in c.members], term=term)
     state = c.state.copy()
     state.term = max(term, state.term + 1)
     state.version += 1
@@ -220,7 +224,7 @@ def _go_on(c: Coordinator, term: int) -> None:
 
 def _end(c: Coordinator) -> None:
     """No quorum any more. Every group gets an event that stops it, so that what is started after the next grant is newer than this."""
-    notes: list[Notice] = []
+    notes = [Notice("witness_lost", {"ring": str(c.ring), "members": [m.nodeid for m in c.members]})]
     trial = c.state.copy()
     try:
         for group in trial.groups.values():
@@ -228,7 +232,7 @@ def _end(c: Coordinator) -> None:
         groups.decide(trial, notes)
     except Exception as error:  # SAFETY S19: the same at every member
         c.reject("witness_lost", error)
-        trial, notes = c.state.copy(), []
+        trial = c.state.copy()
     trial.version += 1
     notes += edges.between(c.state, trial)
     c.forgo(trial, votes(c, trial, False))
@@ -300,6 +304,7 @@ def picture(c: Coordinator) -> dict[str, object] | None:
     return {
         "address": held.address, "port": held.port, "timeout_ms": held.timeout_ms, "answers": answer is not None and not w.silent(c.now_ns),
         "verdict": answer.verdict if answer is not None else "", "needed": w.half,
+        "refuses": answer is not None and answer.verdict not in WORDS,
         "granted": w.half and c.mode.value == "primary" and w.holds(c.now_ns),
         "left_ms": max(0, w.until_ns - c.now_ns) // MS if w.half else 0, "holder": answer.holder if answer is not None else "",
     }

@@ -104,6 +104,8 @@ def test_the_witness_goes_the_other_node_goes_and_both_come_back(tmp_path: Path)
             silent = str(one.run_dir / "events.jsonl")
             await until(lambda: any(e["event"] == "witness_silent" for e in events.read(silent)), 30, tell)
             assert "DOES NOT ANSWER" in (await vcs(one, "quorum")).out
+            assert "does not answer; half of the nodes could not go on" in (await vcs(one, "status")).out
+            assert "vcs_witness_up 0.0" in (await vcs(one, "metrics")).out
             assert [n.view() for n in nodes] == [[1, 2]] * 2 and users[0].group() == event
             await witness.start()
 

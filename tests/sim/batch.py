@@ -34,6 +34,7 @@ EXERCISED = frozenset({
     "configuration", "view_installed", "node_failed", "node_joined", "node_left", "obligation", "fence_launched", "fence_result",
     "group_stop", "group_start", "group_finish", "group_left", "merged", "waiting_for_all", "new", "readmitted",
     "votes_changed", "vote_withdrawn", "maintenance_on", "maintenance_off", "shutdown", "expected_votes",
+    "witness_granted",
 })
 SHRINK_SECONDS = 90.0
 MS = 1_000_000

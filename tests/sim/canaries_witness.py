@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from bridge.coordinator import merge
+from bridge.coordinator import merge, orders
 from bridge.coordinator.core import Coordinator
 from bridge.coordinator.lease_clock import LeaseClock
+from bridge.coordinator.state import State
 from bridge.coordinator.witness import Witness
 from bridge.coordinator.witness_words import WitnessGrant
 from bridge.witness.arbiter import Arbiter, Holder
@@ -85,8 +87,37 @@ def _remembers_nothing() -> Any:
     return swap((Arbiter, "__init__", init))
 
 
+def _taken_away() -> Any:
+    """Any later configuration follows the holder."""
+    return swap((Arbiter, "_succeeds", lambda self, ask: self.holder is not None and self.holder.ring != ask.ring))
+
+
 def _never_over() -> Any:
     return swap((Witness, "holds", lambda self, now_ns: True))
+
+
+def _frozen_half() -> Any:
+    right = orders.maintenance_on
+
+    def maintenance_on(state: State, *rest: Any) -> bool:
+        held, state.by_witness = state.by_witness, False
+        done = right(state, *rest)
+        state.by_witness = held
+        return done
+
+    return swap((orders, "maintenance_on", maintenance_on))
+
+
+def _by_ring_alone() -> Any:
+    """The newest ring is the newest history, whoever was granted last."""
+    right = merge.carrier
+
+    def carrier(present: Any) -> int | None:
+        said = {n: merge.Present(p.who, replace(p.said, term=0, record=p.said.record and {**p.said.record, "term": 0}))
+                for n, p in present.items()}
+        return right(said)
+
+    return swap((merge, "carrier", carrier))
 
 
 SPLIT = {"two_quorate_sides"}
@@ -99,6 +130,7 @@ def _canary(rule: str, name: str, caught_by: set[str], broken: Any) -> Canary:
 CANARIES: tuple[Canary, ...] = (
     _canary("restarted in a split", "granted to everybody", SPLIT, _granted_to_all),
     _canary("restarted in a split", "a restarted witness grants at once", SPLIT, _remembers_nothing),
+    _canary("one of two goes on", "taken away from a living holder", SPLIT, _taken_away),
     _canary("again and again", "a grant of an earlier configuration counts", SPLIT, _an_earlier_grant),
     _canary("slow answers", "counted from the answer", SPLIT, _from_the_answer),
     _canary("an asker that sleeps", "only the asker counts the time", SPLIT, _only_the_asker_counts),
@@ -106,5 +138,7 @@ CANARIES: tuple[Canary, ...] = (
             _starts_at_once),
     _canary("a lease after a lease", "a lease counted from before the grant", {"start_before_fence", "dead_writer", "double_lock"},
             _old_leases),
+    _canary("no maintenance", "half freezes its resets", {"start_before_fence", "dead_writer", "double_lock"}, _frozen_half),
+    _canary("the later history", "the higher ring is the later one", {"needless_fence", "stuck"}, _by_ring_alone),
     _canary("lost after a node", "a grant that never ends", {"goes_on_alone"}, _never_over),
 )

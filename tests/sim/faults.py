@@ -39,6 +39,8 @@ class Faults:
             "restart": self._restart, "restart_all": self._restart_all,
             "maintenance": self._maintenance, "expect": self._expect, "shut_down": self._shut_down,
         }
+        if cluster.witness is not None:
+            menu["witness"] = self._witness
         chosen = list(kinds) or [name for name in menu if self.rng.random() < 0.45] or ["power"]
         self.menu = [menu[name] for name in chosen]
         self.mean_ns = self.rng.choice((1, 3, 6)) * SECOND
@@ -61,6 +63,8 @@ class Faults:
         self.until = 0
         self.everybody()
         self.cluster.device.mode = "ok"
+        if self.cluster.witness is not None:
+            self.cluster.witness.heal()
         for machine in self.cluster.machines.values():
             machine.pause(False)
             machine.come_back()
@@ -174,6 +178,23 @@ class Faults:
         for _ in range(self.rng.randint(0, 4)):
             self.cluster.after(self.rng.randint(100, 6000) * MS, lambda: self._kill_one(alone))
         self.cluster.after(self.rng.randint(6, 14) * SECOND, self.everybody)
+
+    def _witness(self) -> None:
+        """It is off, restarted, out of some nodes' reach, slow, or loses much; mostly for a while."""
+        host = self.cluster.witness
+        assert host is not None
+        what = self.rng.choice(("off", "restart", "cut", "cut", "slow", "loss"))
+        if what in ("off", "restart"):
+            host.stop()
+            if what == "restart":
+                host.start()
+        elif what == "cut":
+            host.cut = {n for n in self.cluster.machines if self.rng.random() < 0.5}
+        elif what == "slow":
+            host.hop_ns = (MS, host.timeout_ms * MS // 2)
+        else:
+            host.loss = 0.4
+        self.cluster.after(int(self.rng.expovariate(1 / (4 * SECOND))) + MS, host.heal)
 
     def _device(self) -> None:
         self.cluster.device.mode = self.rng.choice(("fail", "slow", "ok"))

@@ -20,7 +20,7 @@ from tests.sim.node import GROUPS
 from tests.sim.oracle import Oracle
 from tests.sim.totem_port import TotemPort
 from tests.sim.world import SECOND, Violation, World
-from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, FencingConfig, LeaseConfig, NodeConfig, QuorumConfig
+from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, FencingConfig, LeaseConfig, NodeConfig, QuorumConfig, WitnessConfig
 
 SAFETY_NS = 25 * SECOND
 LIVENESS_NS = 120 * SECOND
@@ -86,6 +86,15 @@ def draw_config(rng: Random, lease: bool = False) -> ClusterConfig:
     return two_methods(config) if agent and rng.random() < 0.3 else config
 
 
+def draw_witness(rng: Random, config: ClusterConfig) -> ClusterConfig:
+    """Half of the clusters of two and four that break their ties by no other rule have a witness."""
+    rules = config.quorum
+    if len(config.nodes) not in (2, 4) or rules.two_node or rules.auto_tie_breaker or rules.last_man_standing or rng.random() < 0.5:
+        return config
+    rules = replace(rules, witness=WitnessConfig("10.0.0.99", timeout_ms=rng.choice((1000, 2000, 4000))))
+    return replace(config, quorum=rules, lease=config.lease if config.fences or rng.random() < 0.3 else LeaseConfig(*ALONE))
+
+
 def two_methods(config: ClusterConfig) -> ClusterConfig:
     """The first one never works."""
     methods = (FenceMethod((DEAD,)), FenceMethod((config.fencing.agent,)))
@@ -126,7 +135,7 @@ def run(
     """One seed from beginning to end. ``layer`` is one of SHARES, ``faults`` names of the menu; the seed draws them otherwise.
     ``lease``: a cluster that fences itself."""
     world = World(seed, EVENTS_MAX)
-    config = draw_config(world.rng("config"), lease)
+    config = draw_witness(world.rng("witness drawn"), draw_config(world.rng("config"), lease))
     layer = layer or world.rng("layer").choices(tuple(SHARES), tuple(SHARES.values()))[0]
     if layer == "engine":
         return engine_alone(seed)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bridge.coordinator.messages import MaintenanceOn
 from tests.sim.node import GROUPS
 from tests.sim.scenarios import Rule, Scenario, config
 from tests.sim.witness import WitnessHost
@@ -152,6 +153,72 @@ def lease_after_lease(s: Scenario) -> None:
     s.whole()
 
 
+def why(s: Scenario, n: int) -> str:
+    daemon = s.machines[n].daemon
+    return "" if daemon is None else "; ".join(str(w["text"]) for w in daemon.coordinator.why(s.world.now))
+
+
+def what_people_are_told(s: Scenario) -> None:
+    """Each reason why half of the nodes do not go on has its own words."""
+    s.cluster.device.mode = "fail"
+    s.up()
+    s.run(3)
+    s.split({1}, {2})
+    s.until(lambda: go_on(s, 1), "node 1 is quorate", 15)
+    for words in ("exactly half of the votes are here", "has let the other half go on (ring "):
+        s.until(lambda w=words: w in why(s, 2), f"node 2 says {words!r}", 3)  # type: ignore[misc]
+    host(s).stop()
+    for n in (1, 2):
+        s.until(lambda n=n: "does not answer" in why(s, n), f"node {n} says that nobody answers", 5)  # type: ignore[misc]
+    host(s).start()
+    s.until(lambda: "it has just been started" in why(s, 2), "node 2 says why it waits", 1)
+    host(s).arbiter.timeout_ms = 1
+    s.until(lambda: f"refuses: timeout_ms is 1 there and {TIMEOUT_MS} here" in why(s, 2), "node 2 says what differs", 1)
+    host(s).arbiter.timeout_ms = TIMEOUT_MS
+    s.cluster.device.mode = "ok"
+    s.together()
+    s.whole()
+    s.expect("stuck", not why(s, 1), why(s, 1))
+
+
+def no_maintenance(s: Scenario) -> None:
+    """The nodes fence themselves. Node 1, alone, is asked to freeze resets; then node 2 has the grant, and counts on a reset."""
+    s.up()
+    s.run(3)
+    s.split({1}, {2})
+    host(s).cut = {2}
+    s.until(lambda: go_on(s, 1), "node 1 is quorate", 5)
+    s.order(1, MaintenanceOn(60_000, ""))
+    s.run(0.3)
+    host(s).cut = {1}
+    s.until(lambda: s.runs("gfs", 2) or not s.machines[2].on, "node 2 goes on", 20)
+    s.expect("start_before_fence", not s.machines[1].on or s.machines[1].boots > 1, "node 1 has reset itself")
+    host(s).cut = set()
+    s.together()
+    s.whole()
+
+
+def the_later_history(s: Scenario) -> None:
+    """Node 1's ring has the higher number, and had its grant earlier. Node 2, later, has fenced node 1, which comes back with its record:
+    what node 2 knows is the newer."""
+    s.cluster.device.mode = "fail"
+    s.up()
+    host(s).cut = {2}
+    s.engine.ring_seq[1] += 400
+    s.split({1}, {2})
+    s.until(lambda: go_on(s, 1), "node 1 is quorate, in a ring of a high number", 15)
+    s.run(0.5)
+    host(s).cut = {1}
+    s.until(lambda: go_on(s, 2), "node 2 is quorate", 15)
+    boot = s.machines[2].boot
+    s.cluster.device.mode = "ok"
+    s.until(lambda: s.runs("gfs", 2), "node 2 has fenced node 1", 15)
+    host(s).cut = set()
+    s.together()
+    s.whole()
+    s.expect("needless_fence", s.machines[2].boot == boot, "node 2, which went on, was fenced")
+
+
 def slow_answers(s: Scenario) -> None:
     """Answers take up to most of the time-out, and overtake each other; then node 1 is out of reach for good, and node 2 asks."""
     s.cluster.device.mode = "fail"
@@ -239,6 +306,9 @@ RULES: dict[str, Rule] = {
     "witness: handed over": Rule(handed_over, _config(2, "")),
     "witness: handed over, without locks": Rule(handed_over, _config(2, ""), SERVICE),
     "witness: a lease after a lease": Rule(lease_after_lease, ALONE),
+    "witness: what people are told": Rule(what_people_are_told, TWO),
+    "witness: no maintenance": Rule(no_maintenance, ALONE),
+    "witness: the later history": Rule(the_later_history, TWO),
     "witness: slow answers": Rule(slow_answers, TWO),
     "witness: two and two": Rule(two_and_two, FOUR),
     "witness: an asker that sleeps": Rule(an_asker_that_sleeps, FOUR),

@@ -43,6 +43,11 @@ class WitnessHost:
     def stop(self) -> None:
         self.on = False
 
+    def heal(self) -> None:
+        """All is well with it from now on."""
+        self.start()
+        self.cut, self.hop_ns, self.loss = set(), HOP_NS, 0.0
+
     def ask(self, daemon: Daemon, what: AskWitness) -> None:
         nodeid = daemon.machine.nodeid
         held = self.sessions.get(nodeid)

@@ -54,7 +54,7 @@ def _witness(held: Mapping[str, Any]) -> str:
         said = f"lets this half go on, for {held['left_ms']} ms from now unless it says so again"
     elif not held.get("answers"):
         said = "DOES NOT ANSWER"
-    elif held.get("verdict") not in ("granted", "held", "wait", "starting", "noted"):
+    elif held.get("refuses"):
         said = f"REFUSES: {held.get('verdict')}"
     elif held.get("needed"):
         said = f"has let the other half go on (ring {held['holder']})" if held.get("verdict") == "held" else "is asked"
