@@ -187,6 +187,8 @@ class Arena:
         def written() -> bool:
             for node in NODES:
                 boot = self.boots[node]
+                if not boot.logs:
+                    return False  # it has lost its power meanwhile
                 new = [r["host_ns"] for r in self.written(boot, boot.logs[-1][1]) if r["host_ns"] > from_ns]
                 if len(new) >= 3:
                     ends[node] = new[0]
@@ -278,8 +280,8 @@ class Arena:
         locker = f"exec python3 -S -m tests.cluster.faults.locker {LOCKSPACE} {MOUNTPOINT} {self.random.randrange(1 << 30)}"
         boot.load["load"] = machine.spawn(locker, log=log)
         writer = self.vcs.start_writer(boot.node, pause_ms=30, name=file)
-        boot.load["writer"] = machine.spawned[writer]
         boot.logs.append((file, writer, log))
+        boot.load["writer"] = machine.spawned[writer]
 
     def stop_load(self) -> None:
         """SIGTERM to writers and lockers everywhere, wait for their end; no new ones until there is a file to write to."""
