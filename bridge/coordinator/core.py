@@ -100,6 +100,8 @@ class Coordinator:
         self.gasps: dict[int, int] = {}
         "nodeid -> engine incarnation of the last process of it whose last gasp was heard here."
         self.late = False
+        self.inquorate = False
+        "Since the state was last carried on into a quorate configuration."
         self.feed = Feeder(config, local, message_max)
         self.witness = witness.Witness(config, local)
         self._assembler = messages.Assembler()
@@ -298,7 +300,7 @@ class Coordinator:
             self.reject("merge", error)
             return
         notes += edges.between(state, trial)
-        self.state, self.mode = trial, Mode.PRIMARY
+        self.state, self.mode, self.inquorate = trial, Mode.PRIMARY, False
         self.acked.clear()
         self.gasps.clear()
         self._record = None
@@ -308,11 +310,11 @@ class Coordinator:
 
     def forgo(self, state: State, votes: quorum.Votes) -> None:
         """No quorum (any more)."""
-        self.state, self.votes, self.mode = state, votes, Mode.INQUORATE
+        self.state, self.votes, self.mode, self.inquorate = state, votes, Mode.INQUORATE, True
 
     def regain(self, state: State, votes: quorum.Votes) -> None:
         """Quorum again, in the ring that the state is of."""
-        self.state, self.votes, self.mode = state, votes, Mode.PRIMARY
+        self.state, self.votes, self.mode, self.inquorate = state, votes, Mode.PRIMARY, False
 
     # --- applying -------------------------------------------------------------------------------------------------------------
     def _apply(self, sender: Processor, body: Body) -> None:

@@ -223,7 +223,7 @@ class Feeder:
         mine = obligation.fencer == self.local.nodeid
         method, pause_ms = methods.of(self.config, obligation.nodeid, obligation.attempt, obligation.cut)
         if not obligation.attempt:
-            pause_ms = self.config.quorum.fence_delay_ms  # the slower one of two nodes (SAFETY S12)
+            pause_ms = self.config.fencing.return_ms if obligation.patient else self.config.quorum.fence_delay_ms  # SAFETY S7, S12
         if obligation.phase == LAUNCHED and mine and key not in self.launched:
             self.launched.add(key)
             self.out.append(LaunchFence(obligation.nodeid, obligation.boot, method, obligation.action))

@@ -180,7 +180,7 @@ def decide(state: State, notes: list[Notice]) -> None:
             continue
         obligation.fencer = able[obligation.attempt % len(able)]
         obligation.fencer_engine = state.nodes[obligation.fencer].engine
-        later = obligation.attempt or (obligation.fencer == state.slow_fencer and not obligation.launched)
+        later = obligation.attempt or ((obligation.fencer == state.slow_fencer or obligation.patient) and not obligation.launched)
         obligation.phase = RETRY if later else LAUNCHED
         if obligation.phase == LAUNCHED:
             _launched(obligation, notes)

@@ -62,6 +62,7 @@ def exchange(c: Coordinator, record: bytes | None) -> Exchange:
         fences=tuple(n.id for n in c.config.nodes if c.config.fence_methods(n.id)),
         record=None if has_state or record is None else persist.value(record), acked=tuple(sorted(c.acked)),
         self_fence=c.self_fence.row, gasps=tuple(v for pair in sorted(c.gasps.items()) for v in pair), term=c.state.term,
+        inquorate=c.inquorate,
     )
 
 
@@ -151,6 +152,9 @@ def transition(
 ) -> None:
     """Carry ``state`` into the primary configuration ``ring``."""
     forgotten = state.primary == NO_RING
+    # Who was quorate all the time knows whom it misses. Where a quorum is only just back, others may be on their way, too (SAFETY S7).
+    carriers = [p.said.inquorate for p in present.values() if p.said.has_state and p.said.primary == state.primary]
+    owed = set(state.obligations)
     for nodeid in sorted(state.nodes.keys() | present.keys() | {n.id for n in config.nodes}):
         node = state.nodes.setdefault(nodeid, Node())
         member = present.get(nodeid)
@@ -164,6 +168,8 @@ def transition(
             detached.leave_out(state, nodeid, present, config, notes)
         elif node.status == LEAVING:
             _left(state, nodeid, node, notes)
+    for key in state.obligations.keys() - owed:
+        state.obligations[key].patient = key[0] not in present and bool(carriers) and all(carriers) and not how.cold
     state.primary = ring
     state.counter = LATE_COUNTER if how.late else 0
     state.feature = min(p.said.feature for p in present.values())

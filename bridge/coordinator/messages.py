@@ -70,6 +70,7 @@ class Exchange:
     "Nodeids that the sender has a fence device for."
     term: int = 0
     "Of the newest grant of a witness that the state knows of."
+    inquorate: bool = False  #: the sender was in a configuration without a quorum since its state was last carried on
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,7 @@ class FenceResult:
     ok: bool
     detail: str
     method: str = ""
-    cut: bool = False
-    "It failed because the node has power again (or still): it may be booting."
+    cut: bool = False  #: it failed because the node has power again (or still): it may be booting
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,8 @@ class Obligation:
     "Nodeid of where it was ordered."
     cut: bool = False
     "By its device's word the last failed call has cut the node off, yet it has power: it may be booting."
+    patient: bool = False
+    "It was missed when a quorum came back: it may be on its way, too, and the first call waits for that (SAFETY S7)."
 
     @property
     def key(self) -> tuple[int, int]:
@@ -156,7 +158,8 @@ class Obligation:
     def copy(self) -> Obligation:
         return Obligation(self.nodeid, self.boot, dict(self.groups), self.everything, self.phase, self.attempt, self.fencer,
                           self.fencer_engine, self.launched, self.detail, self.frozen, self.frozen_ms,
-                          dict(self.failed), self.method, self.action, self.by, self.cut)
+                          dict(self.failed), self.method, self.action, self.by, self.cut,
+                          self.patient)
 
 
 @dataclass(slots=True)
@@ -298,7 +301,7 @@ def ballot_from_json(row: Any) -> Ballot:
 def obligation_to_json(o: Obligation) -> list[Any]:
     return [o.nodeid, o.boot, dict(sorted(o.groups.items())), o.everything, o.phase, o.attempt, o.fencer, o.fencer_engine,
             o.launched, o.detail, o.frozen, o.frozen_ms, dict(sorted(o.failed.items())), o.method, o.action, o.by,
-            o.cut]
+            o.cut, o.patient]
 
 
 def obligation_from_json(row: list[Any]) -> Obligation:
@@ -307,7 +310,7 @@ def obligation_from_json(row: list[Any]) -> Obligation:
                       int(row[6]), int(row[7]), bool(row[8]), str(row[9]),
                       int(row[10]) if len(row) > 11 else 0, int(row[11]) if len(row) > 11 else 0,
                       {str(k): int(v) for k, v in failed.items()}, str(method), str(action), int(by),
-                      bool(row[16]) if len(row) > 16 else False)
+                      bool(row[16]) if len(row) > 16 else False, bool(row[17]) if len(row) > 17 else False)
 
 
 def _group_to_json(g: GroupRec) -> dict[str, Any]:

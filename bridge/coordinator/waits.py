@@ -213,7 +213,9 @@ def fence_text(c: Coordinator, o: Obligation, now_ns: int) -> str:
         at = c.feed.retry_at.get((o.nodeid, o.boot, o.attempt))
         when = "now" if at is None or at <= now_ns else f"in {seconds(at - now_ns)}"
         other = f" by {method}" if method and method != o.method else ""
-        parts.append(f"next try{other} {when}, at {names(c, [o.fencer])}")
+        if not o.attempt and o.patient:
+            parts.append("it may come back now that there is a quorum again")
+        parts.append(f"{'next' if o.attempt else 'first'} try{other} {when}, at {names(c, [o.fencer])}")
     elif c.state.maintenance is not None:
         parts.append("maintenance freezes it" + _until(c, c.state.maintenance.serial, now_ns))
     elif not lease:

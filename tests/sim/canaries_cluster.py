@@ -44,6 +44,18 @@ def _everybody_resets() -> Any:
     return swap((merge, "_reconcile", reconcile))
 
 
+def _no_patience() -> Any:
+    """Whoever is missing when a quorum is back is fenced at once."""
+    right = fencing.decide
+
+    def decide(state: State, notes: Any) -> None:
+        for obligation in state.obligations.values():
+            obligation.patient = False
+        right(state, notes)
+
+    return swap((fencing, "decide", decide))
+
+
 def _no_readmission() -> Any:
     def readmit(state: State, nodeid: int, who: Any, said: Any, obligation: Any, notes: Any) -> None:
         merge._refuse(state, nodeid, state.nodes[nodeid], who, merge.dangerous(said), notes)
@@ -156,6 +168,7 @@ CANARIES: tuple[Canary, ...] = (
     _canary("S3 event ids", "an id used again", {"event_reused", "order", "stuck"}, _event_ids_again),
     _canary("S4 a stop is no fence", "stopped is taken for dead", {"start_before_fence"}, _blocks_nothing),
     _canary("S7 minutes without any network", "everybody resets", {"reset_by_a_switch", "stuck"}, _everybody_resets),
+    _canary("S7 one after the other", "no patience", {"reset_by_a_switch"}, _no_patience),
     _canary("S7 readmission", "no readmission", {"stuck", "reset_by_a_switch"}, _no_readmission),
     _canary("S8 gate what is concerned", "an obligation blocks everything", {"unconcerned"}, _blocks_everything),
     _canary("S12 two nodes", "one of two starts before the fence", {"split_start", "start_before_fence", "event_reused"}, _two_nodes_start),

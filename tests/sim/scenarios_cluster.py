@@ -91,6 +91,27 @@ def s7_minutes_without_any_network(s: Scenario) -> None:
     s.unharmed(before, "reset_by_a_switch")
 
 
+def s7_one_after_the_other(s: Scenario) -> None:
+    """The network comes back for two nodes a second before it does for the third: that one is given time, and not fenced. When it does
+    not come, it is fenced in the end."""
+    s.up()
+    before = s.boots()
+    s.split({1}, {2}, {3})
+    s.run(20)
+    s.split({1, 2}, {3})
+    s.until(lambda: (3, s.machines[3].boot) in _owed(s, 1), "node 3 is owed a fence")
+    s.run(1)
+    s.together()
+    s.whole()
+    s.unharmed(before, "reset_by_a_switch")
+    s.split({1}, {2}, {3})
+    s.run(20)
+    s.split({1, 2}, {3})
+    s.until(lambda: s.machines[3].boot != before[3], "node 3 is fenced")
+    s.together()
+    s.whole()
+
+
 def s7_readmission(s: Scenario) -> None:
     """Nobody can fence. Node 3 was missed, nothing was started without it: stop, then start with all."""
     s.up()
@@ -292,6 +313,7 @@ RULES: dict[str, Rule] = {
     "S4 a stop is no fence": Rule(s4_a_stop_is_no_fence, config()),
     "S6 no amnesia": Rule(s6_no_amnesia, config(quorum=QuorumConfig(wait_for_all=False))),
     "S7 minutes without any network": Rule(s7_minutes_without_any_network, config(lease_ms=5000)),
+    "S7 one after the other": Rule(s7_one_after_the_other, config()),
     "S7 readmission": Rule(s7_readmission, config(agent="")),
     "S8 gate what is concerned": Rule(s8_gate_what_is_concerned, config(), TWO_LOCKSPACES),
     "S12 two nodes": Rule(s12_two_nodes, config(2, QuorumConfig(two_node=True, fence_delay_ms=12_000))),

@@ -86,6 +86,44 @@ def test_who_has_power_and_does_not_come_back_is_fenced_again() -> None:
     assert story.launches(1) == [(3, 0), (3, 1)], "another method has not failed yet, so nothing is gained by waiting"
 
 
+def test_who_may_be_on_its_way_back_is_waited_for() -> None:
+    """SAFETY S7: nobody was quorate; two meet a moment before the third. It is back in time, and nobody was fenced."""
+    story = Told()
+    for n in (1, 2, 3):
+        story.form(n)
+    story.form(1, 2)
+    assert (3, 301) in story.nodes[1].coordinator.state.obligations and not story.running("dlm:x")
+    said = str(story.nodes[1].coordinator.why()[0]["text"])
+    assert "it may come back now that there is a quorum again, first try by board in 5 s" in said
+    story.later(4.0)
+    story.form(1, 2, 3)
+    assert story.running("dlm:x") == dict.fromkeys((1, 2, 3), (1, 2, 3))
+    story.later(10.0)
+    assert story.launches(1) == story.launches(2) == story.launches(3) == []
+
+
+def test_who_does_not_come_back_with_the_quorum_is_fenced() -> None:
+    story = Told()
+    for n in (1, 2, 3):
+        story.form(n)
+    story.form(1, 2)
+    story.later(5.1)
+    assert story.launches(1) == [(3, 0)]
+
+
+def test_a_side_that_was_quorate_all_the_time_fences_at_once() -> None:
+    """Also when it meets somebody who was without a quorum, and when it comes back to its own after a moment."""
+    story = Told()
+    story.form(2)
+    story.form(1, 3)
+    assert story.launches(1) == [(2, 0)]
+    other = Told()
+    other.form(2)
+    other.form(1, 2, 3)
+    other.form(1, 2)
+    assert other.launches(1) == [(3, 0)]
+
+
 def test_the_next_method_begins_at_once_by_the_next_node() -> None:
     story = Told()
     story.power_off(3)

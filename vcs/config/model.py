@@ -140,6 +140,8 @@ class FencingConfig:
     retry_max_ms: int = 30000
     boot_ms: int = 300000
     "Pause before a node is cut off again that has been cut off, by its device's word, and has power: it may be booting."
+    return_ms: int = 5000
+    "When a quorum is back after there was none: so long a node that is still missing may take to come back, too, before it is fenced."
     tries: int = 2
     "So many failed attempts with one method, each by another node where there is one; then comes the next method, and round again."
     check_interval_s: int = 600

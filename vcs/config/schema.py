@@ -181,6 +181,8 @@ SECTIONS: tuple[Section, ...] = (
         _ms("retry_max_ms", 10, HOUR_MS, "Longest pause"),
         _ms("boot_ms", 10, HOUR_MS, "A node that was cut off and has power again at once may be booting: for so long it is not cut off "
             "again with the same method, and its new boot ends the fence"),
+        _ms("return_ms", 0, HOUR_MS, "When a quorum is back after there was none (a switch has booted), nodes that are still missing have "
+            "so long to come back, too, before they are fenced. A node that fails while the others are quorate is fenced at once"),
         Key("tries", Kind.INT, "So many failed attempts with one method, each by another node; then comes the next method, and round "
             "again.", low=1, high=100),
         Key("check_interval_s", Kind.INT, "How often every node asks every device whether it answers (s); 0: never.", low=0, high=86400),
