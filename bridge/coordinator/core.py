@@ -385,8 +385,10 @@ class Coordinator:
         self._wake = wake
 
     def still_owed(self, nodeid: int, boot: int) -> bool:
-        """Asked just before each call of an agent (SAFETY S1): it may be back as another incarnation, or others have fenced it."""
-        return (nodeid, boot) in self.state.obligations and all(m.boot == boot for m in self.members if m.nodeid == nodeid)
+        """Asked just before each call of an agent (SAFETY S1): it may be back as another incarnation, others have fenced it, or are
+        granted the quorum that we had."""
+        back = any(m.nodeid == nodeid and m.boot != boot for m in self.members)
+        return (nodeid, boot) in self.state.obligations and not back and self.witness.holds(self.now_ns)
 
     # --- pictures -------------------------------------------------------------------------------------------------------------
     def describe(self) -> dict[str, object]:

@@ -249,7 +249,7 @@ class Feeder:
                 self.say(MaintenanceOn(left_ms, held.reason, held.serial))
             if now_ns >= over:
                 self.say(MaintenanceOff(held.serial))
-            elif self.frozen != held.serial and node.frozen == held.serial:
+            elif self.frozen != held.serial and node.frozen == held.serial and not state.by_witness:  # the other half may not know
                 self.frozen = held.serial
                 self.out.append(Freeze(until))
         elif held is None and node.frozen and node.status == MEMBER:

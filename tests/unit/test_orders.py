@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.coordinator import api as co
+from bridge.coordinator import orders
 from bridge.coordinator.messages import MaintenanceOff, MaintenanceOn, ShutDown
 from membership.api import Rotation
 from tests.unit.coordinator_story import FENCED, H, Story
@@ -40,6 +41,24 @@ def test_nobody_is_fenced_in_a_maintenance_and_then_everybody_who_must_be(three:
     assert three.nodes[1].notices("maintenance_off") == [{"serial": 1, "how": "its time is over"}]
     assert three.nodes[1].fences == [(3, 301)]
     assert [t.frozen_ns for t in three.nodes.values()] == [0, 0]
+
+
+def test_half_of_the_nodes_freezes_nothing(three: Story) -> None:
+    """The other half, which is granted a quorum next, would count on the reset. Ordered before the split it is known to both; delivered in
+    the transitional configuration of one, to that one alone."""
+    c = three.nodes[1].coordinator
+    notes: list[co.Notice] = []
+    state = c.state.copy()
+    state.by_witness = True
+    assert not orders.maintenance_on(state, 1, MaintenanceOn(MINUTES, ""), notes)
+    assert "the other half would not know" in str(notes[0].fields["why"])
+    state.by_witness = False
+    assert orders.maintenance_on(state, 1, MaintenanceOn(MINUTES, ""), notes)
+    c.feed.maintained(state.serial, MINUTES, three.now, three.now)
+    for half, frozen in ((True, False), (False, True)):
+        state.by_witness, c.feed.out = half, []
+        c.feed._maintain(state, three.now)
+        assert any(isinstance(e, co.Freeze) for e in c.feed.out) is frozen
 
 
 def test_maintenance_is_ended_by_hand(three: Story) -> None:
