@@ -330,5 +330,6 @@ def write_config(config: ClusterConfig, folder: Path) -> Path:
     (folder / "key").chmod(0o600)
     path = folder / "cluster.toml"
     path.write_text("\n".join(lines) + "\n")
-    assert replace(load(path), key=b"", key_file="") == replace(config, key=b"", key_file="")
+    fencing = replace(config.fencing, standby=not config.fencing.agent)
+    assert replace(load(path), key=b"", key_file="") == replace(config, key=b"", key_file="", fencing=fencing)
     return path
