@@ -84,7 +84,7 @@ def _both_fence() -> Any:
 
 
 def _no_pause() -> Any:
-    return swap((methods, "of", lambda config, nodeid, attempt: (0, 0)))
+    return swap((methods, "of", lambda config, nodeid, attempt, cut=False: (0, 0)))
 
 
 def _both_halves() -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 from bridge.coordinator import merge, orders
 from bridge.coordinator.core import Coordinator
+from bridge.coordinator.feed import Feeder
 from bridge.coordinator.lease_clock import LeaseClock
-from bridge.coordinator.state import State
 from bridge.coordinator.witness import Witness
 from bridge.coordinator.witness_words import WitnessGrant
 from bridge.witness.arbiter import Arbiter, Holder
@@ -97,15 +97,17 @@ def _never_over() -> Any:
 
 
 def _frozen_half() -> Any:
-    right = orders.maintenance_on
+    def unaware(right: Any, at: int) -> Any:
+        """The function, with a state in that place which knows of no witness."""
+        def call(*rest: Any) -> Any:
+            held, rest[at].by_witness = rest[at].by_witness, False
+            done = right(*rest)
+            rest[at].by_witness = held
+            return done
 
-    def maintenance_on(state: State, *rest: Any) -> bool:
-        held, state.by_witness = state.by_witness, False
-        done = right(state, *rest)
-        state.by_witness = held
-        return done
+        return call
 
-    return swap((orders, "maintenance_on", maintenance_on))
+    return swap((orders, "maintenance_on", unaware(orders.maintenance_on, 0)), (Feeder, "_maintain", unaware(Feeder._maintain, 1)))
 
 
 def _by_ring_alone() -> Any:
