@@ -61,7 +61,7 @@ class Journals:
     def reported(self, table: str, jid: int, done: bool) -> None:
         """GFS2's uevent about a journal."""
         cluster, _, lockspace = table.partition(":")
-        if cluster != self._cluster or jid < 0:
+        if cluster != self._cluster or jid < 0 or jid == self._own(table):
             return
         self._heard[lockspace] = self._loop.time()
         watch = self._watches.get(lockspace)
@@ -71,6 +71,12 @@ class Journals:
         if again:
             self._loop.call_later(journals.RETRY_S, self._try, lockspace, jid)
         self._give_free(lockspace)
+
+    def _own(self, table: str) -> int:
+        try:
+            return int(self._tree.read(journals.own_journal(table)))
+        except (OSError, ValueError):
+            return -1
 
     def _try(self, lockspace: str, jid: int) -> None:
         watch = self._watches.get(lockspace)

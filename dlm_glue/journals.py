@@ -32,6 +32,11 @@ def files(table: str) -> tuple[str, str]:
     return f"{base}/recover", f"{base}/block"
 
 
+def own_journal(table: str) -> str:
+    """Names this node's own journal. What its mount does with that one is said in the same words, and says nothing of a dead member's."""
+    return f"{SYSFS}/{table}/lock_module/jid"
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """One lockspace's dead journals since its locks were last free."""

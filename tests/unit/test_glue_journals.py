@@ -96,9 +96,10 @@ class FakeGfs2:
         self.busy = 0
 
     def read(self, path: str) -> str:
-        if path != "/sys/fs/gfs2/demo:shared/lock_module/block":
+        name = path.removeprefix("/sys/fs/gfs2/demo:shared/lock_module/")
+        if name not in ("block", "jid"):
             raise FileNotFoundError(2, "no such file", path)
-        return self.block
+        return self.block if name == "block" else "0"
 
     def write(self, path: str, data: bytes) -> None:
         if self.busy:
@@ -115,8 +116,10 @@ class FakeGfs2:
         return False
 
 
-def carried_out(tmp_path: Path, reports: Reports, space: str = "shared", busy: int = 0) -> list[tuple[str, str]]:
-    """What is written when a member of ``space`` was dropped and GFS2 then reports so."""
+def carried_out(
+    tmp_path: Path, reports: Reports, space: str = "shared", busy: int = 0, before: Reports = ()
+) -> list[tuple[str, str]]:
+    """What is written when GFS2 has just said ``before``, a member of ``space`` was dropped, and GFS2 then reports so. 0 is ours."""
     tree = FakeGfs2()
     tree.busy = busy
 
@@ -125,6 +128,8 @@ def carried_out(tmp_path: Path, reports: Reports, space: str = "shared", busy: i
         lanes = Lanes(loop)
         journals = Journals("demo", tree, EventLog(str(tmp_path / "events.jsonl"), "n", "t"))
         journals.attach(loop, lanes)
+        for report in before:
+            journals.reported(*report)
         journals.stopping(space)
         journals.dropping(space, 1)
         journals.starting(space)
@@ -147,3 +152,12 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert not carried_out(tmp_path, [("demo:shared", 2, True)])
     assert not carried_out(tmp_path, [("other:shared", 2, False), ("other:shared", 2, True)])
     assert not carried_out(tmp_path, [("demo:other", 2, False), ("demo:other", 2, True)], space="other"), "no such file system"
+
+
+def test_what_this_nodes_own_mount_says_is_about_nobody_else(tmp_path: Path) -> None:
+    """A member dies just after this node has mounted: the second is spared all the same. Its own journal is not taken for the dead one's,
+    and what was said a moment ago of another's leaves it to the kernel."""
+    lost = [("demo:shared", 2, False), ("demo:shared", 2, True)]
+    assert carried_out(tmp_path, lost, before=[("demo:shared", 0, True)]) == [("recover", "2"), ("block", "0")]
+    assert carried_out(tmp_path, [("demo:shared", 2, False), ("demo:shared", 0, True)]) == [("recover", "2")]
+    assert not carried_out(tmp_path, lost, before=[("demo:shared", 1, True)])
