@@ -16,6 +16,7 @@ from tests.cluster.faults.judge import (
     longest_gap,
     two_holders,
 )
+from tests.cluster.faults.stories import CLASSES, MATRIX, PROVEN, subset
 
 GROUP = "dlm:shared"
 
@@ -84,3 +85,12 @@ def test_the_longest_gap_reaches_over_the_ends() -> None:
     ms = 1_000_000
     assert longest_gap([0, 10 * ms, 900 * ms, 910 * ms], 20 * ms, 905 * ms) == 890
     assert longest_gap([], 0, 50 * ms) == 50
+
+
+def test_the_subset_has_one_of_each_class_and_many_seeds_see_all() -> None:
+    drawn = [subset(seed) for seed in range(60)]
+    assert all([f.kind for f in faults] == list(CLASSES) for faults in drawn)
+    assert [f.name for f in drawn[7]] == [f.name for f in subset(7)]
+    proven = {f for f in MATRIX if f.story in PROVEN}
+    unproven = [kind for kind in CLASSES if not any(f.kind == kind for f in proven)]
+    assert {f for faults in drawn for f in faults} == proven | {f for f in MATRIX if f.kind in unproven}

@@ -361,15 +361,15 @@ SWITCH = {*CLASSES["fencing"], pause_30, long_blackout}
 MATRIX = tuple(Fault(f.__name__.replace("_", "-"), kind, f, f in SWITCH) for kind, of in CLASSES.items() for f in of)
 
 
-PROVEN = frozenset({kill_vcsd, kill_glue})
-"Seen to pass twice, in different runs; only these take part in what every commit is tested with (docs/faults.md has the table)."
+PROVEN: frozenset[Callable[[Arena], Expect]] = frozenset()
+"Seen to pass in two runs (docs/faults.md has the table). `make test` has no faults before every class has one here."
 
 
 def subset(seed: int) -> list[Fault]:
-    """One of each class that has a proven one; which, follows from the seed: so many commits in a row see all of them."""
+    """One of each class, of those that are proven where there are any. Which, follows from the seed, so that many commits see all of them."""
     chosen = []
     for kind in CLASSES:
-        of = [f for f in MATRIX if f.kind == kind and f.story in PROVEN]
-        if of:
-            chosen.append(of[seed % len(of)])
+        of = [f for f in MATRIX if f.kind == kind]
+        of = [f for f in of if f.story in PROVEN] or of
+        chosen.append(of[seed % len(of)])
     return chosen
