@@ -366,7 +366,7 @@ PROVEN: frozenset[Callable[[Arena], Expect]] = frozenset()
 
 
 def subset(seed: int) -> list[Fault]:
-    """One of each class, of those that are proven where there are any. Which, follows from the seed, so that many commits see all of them."""
+    """One of each class, of those that are proven where there are any. Which, follows from the seed: many commits see all of them."""
     chosen = []
     for kind in CLASSES:
         of = [f for f in MATRIX if f.kind == kind]
