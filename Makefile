@@ -137,6 +137,11 @@ bench-totem: venv bench-packages ## our engine beside corosync, as root (ONLY=ki
 bench-failover: lab kmod ## a power cut under GFS2, ours beside corosync + dlm_controld, in virtual machines (ONLY=ours,default,tuned RUNS=5)
 	@PYTHONPATH=qemu $(PY) -m bench.failover --runs $(RUNS) $(if $(ONLY),--only $(ONLY))
 
+.PHONY: bench-plock
+PLOCK_SECONDS ?= 5
+bench-plock: lab kmod ## fcntl locks on GFS2, dlm_glue beside dlm_controld, in virtual machines (ONLY=ours,default,ownership RUNS=5 PLOCK_SECONDS=5)
+	@PYTHONPATH=qemu $(PY) -m bench.plock --runs $(RUNS) --seconds $(PLOCK_SECONDS) $(if $(ONLY),--only $(ONLY))
+
 .PHONY: golden fuzz-totem churn-totem
 golden: venv ## record the scenarios' logs anew (tests/golden/totem, docs/scenarios.md); read the difference before you commit it
 	@$(PY) -m tests.scenarios.golden

@@ -33,12 +33,12 @@ def draw(report: Report, runs: dict[str, Sequence[Sequence[float]]], phases: lis
     axes.set_yticks(range(len(runs)), list(runs), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("ms after the power cut; a colour ends when its phase was reached (medians), dots: writes resumed, each run")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper right")  # our bar is on top and leaves the room
     axes.set_title(f"power cut of one of three nodes under GFS2; {str(report.head['commit'])[:12]}, {report.head['began']}", fontsize=9)
     figure.tight_layout()
     path = report.path.with_suffix(".png")
     figure.savefig(path, dpi=110)
     with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vcs"}):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".svg"), metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     pyplot.close(figure)
     return path

@@ -50,6 +50,8 @@ BARS: dict[str, Bar] = {
     "throughput_8192": Bar(ratio_least=2), "throughput_60000": Bar(ratio_least=2.5),
     "writes_resume_vs_default": Bar(ratio_most=0.2), "writes_resume_vs_tuned": Bar(ratio_most=0.35), "dlm_recovered": Bar(most=1200),
     "latency_idle_median": Bar(ratio_most=1.0), "latency_idle_p99": Bar(ratio_most=1.0),
+    "plock_alone_vs_default": Bar(ratio_least=10), "plock_contended_vs_default": Bar(ratio_least=1),
+    "plock_contended_lock_longest_vs_default": Bar(most=300), "plock_alone_lock_longest_vs_default": Bar(most=300),
 }
 
 
