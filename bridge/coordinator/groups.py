@@ -14,7 +14,7 @@ last stop acknowledgement is known, not when this node orders the start.
 from __future__ import annotations
 
 from bridge.coordinator.api import Notice
-from bridge.coordinator.state import GroupRec, Obligation, State
+from bridge.coordinator.state import DETACHED, GroupRec, Obligation, State
 from vcs.model import Phase, event_text
 
 EINVAL, ENOSPC, ENAMETOOLONG = 22, 28, 36
@@ -150,6 +150,7 @@ def may_start(state: State, group: GroupRec) -> bool:
     """The gate of a start beside its own barrier: fences owed for it (SAFETY S8), members in the view, lower levels."""
     return (
         not state.blocking(group.name)
+        and not (state.by_witness and any(node.status == DETACHED for node in state.nodes.values()))
         and all(state.admitted(n) for n in group.members)
         and not lower_unfinished(state, group)
     )

@@ -194,6 +194,8 @@ def _count(state: State, config: ClusterConfig, notes: list[Notice]) -> None:
     # The others may be quorate too, or have been: a witness's two halves share no node that could tell. So nothing starts before they are
     # known to be dead.
     for nodeid, record in sorted(state.nodes.items()):
+        if record.status == DETACHED:
+            state.absences[nodeid].everything = True  # its daemon may live, and be what the other half goes on with (groups.may_start)
         if record.status == FAILED and not record.dead and nodeid not in state.ring_members:
             held = state.obligations.get((nodeid, record.boot))
             if held is None or not held.everything:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.coordinator import groups
 from bridge.coordinator.api import AskWitness, WitnessAnswer
 from bridge.coordinator.messages import decode, encode
+from bridge.coordinator.state import DETACHED, LEFT, MEMBER, GroupRec, Node, State
 from bridge.coordinator.witness import Witness
 from bridge.coordinator.witness_words import WitnessGrant, WitnessLost, WitnessPulse
 from bridge.witness.arbiter import MS, Arbiter
@@ -225,6 +227,17 @@ def test_only_the_newest_grant_can_be_lost() -> None:
     w.granted(2, WitnessGrant(9, 1, (1, 0)), 40 * MS)
     assert not w.lost(WitnessLost(1, 4), 50 * MS) and w.holds(50 * MS)
     assert w.lost(WitnessLost(2, 9), 50 * MS) and not w.holds(50 * MS)
+
+
+def test_half_starts_nothing_while_a_daemon_is_away() -> None:
+    """It announced its restart, and may live on in the other half instead, where the same group would start."""
+    state = State(nodes={1: Node(MEMBER), 2: Node(DETACHED)}, ring_members=(1,))
+    new = GroupRec("new", 2, 0, members={1: (1, 1)})
+    assert groups.may_start(state, new)
+    state.by_witness = True
+    assert not groups.may_start(state, new)
+    state.nodes[2].status = LEFT
+    assert groups.may_start(state, new)
 
 
 @pytest.mark.parametrize("body", [WitnessPulse(3), WitnessGrant(3, 8, (1, 2, 2, 0)), WitnessGrant(3, 0, ()), WitnessLost(1, 3)])
