@@ -151,9 +151,19 @@ def may_start(state: State, group: GroupRec) -> bool:
     return (
         not state.blocking(group.name)
         and not (state.by_witness and any(node.status == DETACHED for node in state.nodes.values()))
+        and not unknown_elsewhere(state, group)
         and all(state.admitted(n) for n in group.members)
         and not lower_unfinished(state, group)
     )
+
+
+def unknown_elsewhere(state: State, group: GroupRec) -> bool:
+    """May a kernel whose daemon is away hold this group, though nobody here knows of it? After all daemons died, the others' kernels tell
+    of the groups that they are in; one that it held alone at the end is known to it only (SAFETY S19). Where it is known to be a member,
+    the barrier waits for it; otherwise the gate does, until it is back or has been fenced."""
+    return group.needs_fence and any(
+        absence.everything and state.nodes[nodeid].status == DETACHED and not group.has(nodeid)
+        for nodeid, absence in state.absences.items())
 
 
 def _start(group: GroupRec) -> None:

@@ -166,7 +166,7 @@ SEEDED: tuple[Canary, ...] = (
            ("kill", "restart")),
     Canary("a detached node forgotten at its limit", UNFENCED, _detached_forgotten, ("kill", "restart")),
     Canary("a returned daemon's groups taken to be at rest", frozenset({"stuck", "order"}), _at_rest_unseen,
-           ("kill", "restart", "singles")),
+           ("kill", "restart", "singles", "partition", "unmount")),
     Canary("rebuilt without a quorum", frozenset({"two_quorate_sides", *UNFENCED}), _rebuilt_by_anybody,
            ("kill_all", "partition", "singles")),
     Canary("who is missing after all died holds nothing", UNFENCED, _missing_forgotten, ("kill_all", "partition")),

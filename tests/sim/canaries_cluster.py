@@ -113,6 +113,10 @@ def _half_applied() -> Any:
     return swap((State, "copy", lambda self: self))
 
 
+def _unknown_is_free() -> Any:
+    return swap((groups, "unknown_elsewhere", lambda state, group: False))
+
+
 def _leavers_stay_expected() -> Any:
     right = quorum.count
 
@@ -177,6 +181,8 @@ CANARIES: tuple[Canary, ...] = (
     _canary("S12 votes of the living stay", "missing is taken for dead", {"vote_withdrawn", "two_quorate_sides"}, _votes_of_the_living),
     _canary("S12 the last man stands", "votes never go", {"stuck"}, _votes_never_go),
     _canary("S19 no common-mode crash", "half of a message applied", {"half_applied", "diverged"}, _half_applied),
+    _canary("S19 what one held alone", "nobody knows of it, so nobody holds it", {"obligation_lost", "start_before_fence", "double_lock"},
+            _unknown_is_free),
     _canary("S21 leaving needs nobody", "leavers stay expected", {"stuck"}, _leavers_stay_expected),
     _canary("S21 the cluster is shut down", "a shutdown in use", {"shut_down_in_use"}, _shut_down_in_use),
     _canary("S22 a consumer that never answers", "no limits", {"stuck"}, _no_limits),

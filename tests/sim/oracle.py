@@ -171,10 +171,10 @@ class Oracle:
         self._forming = self._again = False
         seen: set[int] = set()
         for nodeid in sorted(self.seats):
-            seat = self.seats[nodeid]
+            seat = self.seats.get(nodeid)
+            if seat is None or nodeid in seen or seat.paused:
+                continue  # gone: a daemon may end by what it was told just now
             side = self._side(nodeid)
-            if nodeid in seen or seat.paused:
-                continue
             seen |= side
             rings = {id(self.seats[n].ring) for n in side}
             ring = seat.ring

@@ -217,6 +217,24 @@ def s19_no_common_mode_crash(s: Scenario) -> None:
     s.whole()
 
 
+def s19_what_one_held_alone(s: Scenario) -> None:
+    """All daemons die over kernels that live on, and the one whose kernel has gfs for itself stays away: the others know nothing of that
+    mount, and want it now. It starts nowhere before the node is fenced."""
+    s.up()
+    for n in (1, 2):
+        s.machines[n].groups = {"svc"}
+        s.machines[n].glue.unmount("gfs")
+    s.until(lambda: s.runs("gfs", 3), "node 3 has gfs for itself")
+    for machine in s.machines.values():
+        machine.daemon_died()
+    s.machines[3].starts_ns = 1 << 62
+    for n in (1, 2):
+        s.machines[n].groups = None
+    s.until(lambda: s.machines[3].boots == 2, "node 3, whose daemon does not come back, is fenced", 60)
+    s.machines[3].starts_ns = 0
+    s.whole()
+
+
 def s21_leaving_needs_nobody(s: Scenario) -> None:
     """3 -> 2 -> 1 -> 0 -> 3, and whoever is left is quorate all the time."""
     s.up()
@@ -321,6 +339,7 @@ RULES: dict[str, Rule] = {
     "S12 votes of the living stay": Rule(s12_votes_of_the_living_stay, config(5, _LAST)),
     "S12 the last man stands": Rule(s12_the_last_man_stands, config(5, _LAST_TIE)),
     "S19 no common-mode crash": Rule(s19_no_common_mode_crash, config()),
+    "S19 what one held alone": Rule(s19_what_one_held_alone, config()),
     "S21 leaving needs nobody": Rule(s21_leaving_needs_nobody, config()),
     "S21 the cluster is shut down": Rule(s21_the_cluster_is_shut_down, config()),
     "S22 a consumer that never answers": Rule(s22_a_consumer_that_never_answers, config()),

@@ -9,9 +9,12 @@ import pytest
 
 from bridge.coordinator import Mode
 from bridge.coordinator import api as co
+from bridge.coordinator.detached import at_rest
+from bridge.coordinator.messages import GroupReport
+from bridge.coordinator.state import GroupRec
 from tests.unit.coordinator_story import H, Story
 from vcs.config.model import RestartConfig
-from vcs.model import Phase
+from vcs.model import GroupState, Phase
 
 SECOND = 1_000_000_000
 ALL = {1: (1, 2, 3), 2: (1, 2, 3), 3: (1, 2, 3)}
@@ -359,3 +362,21 @@ def test_a_start_that_is_late_here_names_nobody_who_is_away(three: Story, monkey
     three.restart_daemon(3)
     three.form(1, 2, 3)
     assert three.running("late") == dict.fromkeys((1, 2, 3), (1, 2, 3))
+
+
+@pytest.mark.parametrize(("agreed", "held", "rests"), [
+    ({}, {}, True),
+    ({}, {"phase": int(Phase.START)}, True),
+    ({}, {"phase": int(Phase.STOP)}, False),
+    ({}, {"event": 8}, False),
+    ({}, {"state": int(GroupState.LEAVING)}, False),
+    ({"phase": int(Phase.START)}, {}, False),
+    ({"changed": True}, {}, False),
+    ({"members": {1: (1, 1)}}, {}, False),
+])
+def test_a_group_that_rests_is_finished_everywhere_by_one_event(
+        agreed: dict[str, object], held: dict[str, object], rests: bool) -> None:
+    """Whose kernel holds another event, be it a stop that its former daemon made alone, goes through a new one with the others."""
+    group = replace(GroupRec("dlm:a", 2, 0, event=7, phase=int(Phase.FINISH), members={1: (1, 1), 3: (3, 1)}), **agreed)  # type: ignore[arg-type]
+    report = replace(GroupReport("dlm:a", 2, 0, int(GroupState.MEMBER), 7, int(Phase.FINISH), 7), **held)  # type: ignore[arg-type]
+    assert at_rest(group, 3, report) is rests
