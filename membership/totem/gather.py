@@ -109,6 +109,10 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
     if sender not in core.watch.held:  # a Join heard is no round trip: it ends nobody's claim, but while it speaks it is not silent
         watch.answered(core, sender.nodeid, now)
     known = core.joins.get(sender, (0, ()))[0]
+    # Its first word in this gathering is the last one on its own claims: remembered from a gathering that came to nothing, a claim that
+    # it has taken back would go round among the others for ever.
+    stale = {c for c in core.claims if c[0] == sender}.difference(join.claims) if core.state is not State.GATHER or not known else set()
+    core.claims -= stale
     if join.seq >= known:
         core.joins[sender] = (join.seq, join.choice)
     former = {p for p in core.proc if p.nodeid == sender.nodeid and p != sender}
@@ -116,7 +120,7 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
         # It holds us for failed and cannot take that back before a ring is installed: two rings now, one later.
         enter(core, now, why, join.proc, {sender} | former)
         return
-    if not former and core.state is State.GATHER and _nothing_new(core, sender, join):
+    if not former and not stale and core.state is State.GATHER and _nothing_new(core, sender, join):
         if join.seq == known and join.choice == core.choice:
             # It says again what we agree with: it could not use our Join when that came (it was forming another ring).
             greet(core, core.peers[sender.nodeid], now)
