@@ -95,6 +95,10 @@ test-quick: lab second-python gen-check lint lint-kmod ## unit, simulation and p
 test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters (K=pattern)
 	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') --ignore=tests/cluster/faults tests/kernel tests/cluster
 
+.PHONY: restarts
+restarts: lab kmod ## dlm_glue and vcsd restarted twenty times each under a GFS2 load: longest stall, fences (RESTARTS=20 STALL=3)
+	@RESTARTS=$(or $(RESTARTS),20) STALL=$(or $(STALL),3) $(PY) -m pytest -q -s -m vm tests/cluster/test_restart.py
+
 .PHONY: faults
 faults: lab kmod ## the fault matrix, all of it, in one cluster (FAULTS=part,of,names SEED=7 FENCING=self SLOW=3)
 	@FAULTS=$(or $(FAULTS),all) $(if $(filter-out file,$(origin SEED)),SEED=$(SEED)) $(PY) -m pytest -q -m vm tests/cluster/faults
