@@ -23,6 +23,8 @@ TIMES = int(os.environ.get("RESTARTS", "3"))
 STALL_S = float(os.environ.get("STALL", "10"))
 """Longest pause of a writer, s. `make restarts` has the limit of 3; here one that no restart explains, for the host is busy with
 other things."""
+REBUILT_S = 10.0
+"When all daemons died at once, the groups are stopped and started as what they are is read from the kernels."
 
 SLOW = """
 [totem]
@@ -62,7 +64,7 @@ def load(vcs: VcsCluster) -> tuple[dict[int, str], int]:
     return logs, vcs.now_ns()
 
 
-def judge(vcs: VcsCluster, logs: dict[int, str], begin_ns: int, what: str) -> None:
+def judge(vcs: VcsCluster, logs: dict[int, str], begin_ns: int, what: str, limit_s: float = STALL_S) -> None:
     """All still write, what they wrote is whole, nobody was cut off."""
     wait_writing(vcs, logs, 5)
     pauses = stall(vcs, logs, begin_ns)
@@ -72,7 +74,7 @@ def judge(vcs: VcsCluster, logs: dict[int, str], begin_ns: int, what: str) -> No
         running = vcs[n].run("pgrep -fc '^python3 -S /tmp/workload.py'").out.strip()
         assert running == "1", f"node {n}: its writer has ended: {running}"
     assert not cuts(vcs, begin_ns)
-    assert max(pauses.values()) <= STALL_S, pauses
+    assert max(pauses.values()) <= limit_s, pauses
     for n in NODES:
         vcs.stop_writers(n)
     for n, log in logs.items():
@@ -114,7 +116,7 @@ def test_all_vcsds_die_at_once(gfs2: VcsCluster) -> None:
     for n in (1, 2):
         end(gfs2, n, "dlm_glue", "KILL")
     restart_vcsd(gfs2, NODES, "KILL", NODES)
-    judge(gfs2, logs, begin_ns, "all vcsds and two dlm_glues killed at once")
+    judge(gfs2, logs, begin_ns, "all vcsds and two dlm_glues killed at once", REBUILT_S)
     for n in NODES:
         assert gfs2.sysfs(n, "provider/state") == "attached"
         assert gfs2.daemon_pid(n, VCSD)
