@@ -11,7 +11,7 @@ from dataclasses import replace
 from membership.api import Processor
 from membership.totem import watch
 from membership.totem.core import Core, Forming
-from membership.totem.gather import agreed, resend_join, send_join
+from membership.totem.gather import agreed, enter, resend_join, send_join
 from membership.totem.limits import RING_SEQ_JUMP_MAX, RING_SEQ_STEP
 from membership.totem.ring import Ring
 from membership.totem.states import Event, State
@@ -22,6 +22,11 @@ from vcs.model import RingId
 def own_entry(core: Core) -> Entry:
     ring = core.ring
     return Entry(core.local, True, ring.id, ring.aru, ring.delivered, core.attempt, core.obligations)
+
+
+def _retired(core: Core, members: tuple[Processor, ...]) -> list[Processor]:
+    """Those whose seat another incarnation has taken."""
+    return [p for p in members if p.nodeid in core.peers and p in core.peers[p.nodeid].retired]
 
 
 def create(core: Core, _sender: object, _message: object, now: int) -> None:
@@ -44,12 +49,11 @@ def create(core: Core, _sender: object, _message: object, now: int) -> None:
 def accept(core: Core, sender: Processor, token: Commit, now: int) -> None:
     """First visit. Only the ring of exactly the processors that we hold for live, and only a new one."""
     members = tuple(e.processor for e in token.entries)
-    retired = any(p in core.peers[p.nodeid].retired for p in members if p.nodeid in core.peers)
     fresh = core.ring_seq < token.ring.seq <= core.ring_seq + RING_SEQ_JUMP_MAX + RING_SEQ_STEP
     if core.local not in members or sender != members[members.index(core.local) - 1]:
         core.count("foreign")  # recorded on its way to another member
         return
-    if members != core.choice or not fresh or retired:
+    if members != core.choice or not fresh or _retired(core, members):
         core.count("commit_refused")
         if core.peers[sender.nodeid].may_greet(now):
             send_join(core, tuple({sender.nodeid, token.ring.rep}), now)  # what we chose instead
@@ -72,6 +76,12 @@ def second_visit(core: Core, sender: Processor, token: Commit, now: int) -> None
         core.count("token_copies")
         if token.ring == forming.ring.id:
             watch.acknowledge(core, sender, token.ring, token.token_seq)
+        return
+    gone = _retired(core, forming.ring.members)
+    if gone:
+        # It has put its entry in, and since then another incarnation has proved to be there: believed, the token would bring the former
+        # one back, and retire who lives for good.
+        enter(core, now, f"node {gone[0].nodeid} restarted while the ring was formed", fail=gone)
         return
     mine = any(e.processor == core.local and e.old_ring == core.ring.id for e in token.entries)
     if not mine or not all(e.filled for e in token.entries) or tuple(e.processor for e in token.entries) != forming.ring.members:

@@ -50,6 +50,7 @@ def enter(core: Core, now: int, why: str, proc: Iterable[Processor] = (), fail: 
         core.choice = ()
         core.join_pause_ns = JOIN_AGAIN_NS
         core.join_space_ns = JOIN_SPACING_NS
+        core.claims = {c for c in core.claims if c[0] != core.local}  # ours as they are now; what the others claim, they will say
         core.note("totem_gather", why=why, ring=str(core.ring.id))
         core.history.gathering(why)
     core.fail |= failed
@@ -109,29 +110,36 @@ def rule(core: Core, sender: Processor, join: Join, now: int, why: str) -> None:
     if sender not in core.watch.held:  # a Join heard is no round trip: it ends nobody's claim, but while it speaks it is not silent
         watch.answered(core, sender.nodeid, now)
     known = core.joins.get(sender, (0, ()))[0]
-    # Its first word in this gathering is the last one on its own claims: remembered from a gathering that came to nothing, a claim that
-    # it has taken back would go round among the others for ever.
-    stale = {c for c in core.claims if c[0] == sender}.difference(join.claims) if core.state is not State.GATHER or not known else set()
-    core.claims -= stale
+    claims = _believed(core, sender, join)
+    stale: set[Claim] = set()
     if join.seq >= known:
+        stale = {c for c in core.claims if c[0] == sender}.difference(claims)
+        core.claims -= stale
         core.joins[sender] = (join.seq, join.choice)
     former = {p for p in core.proc if p.nodeid == sender.nodeid and p != sender}
     if core.local in join.fail:
         # It holds us for failed and cannot take that back before a ring is installed: two rings now, one later.
         enter(core, now, why, join.proc, {sender} | former)
         return
-    if not former and not stale and core.state is State.GATHER and _nothing_new(core, sender, join):
+    if not former and not stale and core.state is State.GATHER and _nothing_new(core, sender, join, claims):
         if join.seq == known and join.choice == core.choice:
             # It says again what we agree with: it could not use our Join when that came (it was forming another ring).
             greet(core, core.peers[sender.nodeid], now)
         evaluate(core, now)
         return
     core.vouched.update(join.vouched)
-    enter(core, now, why, {sender, *join.proc}, former.union(join.fail), join.claims)
+    enter(core, now, why, {sender, *join.proc}, former.union(join.fail), claims)
 
 
-def _nothing_new(core: Core, sender: Processor, join: Join) -> bool:
-    return (core.proc.issuperset(join.proc) and core.fail.issuperset(join.fail) and core.claims.issuperset(join.claims)
+def _believed(core: Core, sender: Processor, join: Join) -> set[Claim]:
+    """The claims in a Join that count. Each node is the authority on its own: what it says itself in this gathering replaces what others
+    repeat of former ones. Otherwise a claim long taken back would go round for ever among those who never install a ring."""
+    new = join.seq >= core.joins.get(sender, (0, ()))[0]
+    return {c for c in join.claims if (new if c[0] == sender else c[0] != core.local and c[0] not in core.joins)}
+
+
+def _nothing_new(core: Core, sender: Processor, join: Join, claims: set[Claim]) -> bool:
+    return (core.proc.issuperset(join.proc) and core.fail.issuperset(join.fail) and core.claims.issuperset(claims)
             and core.vouched.issuperset(join.vouched) and (sender in core.vouched or all(q != sender for _p, q in core.claims)))
 
 

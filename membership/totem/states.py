@@ -132,7 +132,7 @@ TABLE: dict[tuple[State, Event], Cell] = {
     (C, E.MCAST): Cell("gather.on_mcast", (C,), "store: it helps recovery"),
     (C, E.FOREIGN): _ignore(C, "not of our old ring"),
     (C, E.JOIN): Cell("gather.join_forming", (C, G), "a member of the new ring has given up; older Joins are ignored"),
-    (C, E.COMMIT_TOKEN): Cell("commit.second_visit", (C, R), "everybody's state is in it"),
+    (C, E.COMMIT_TOKEN): Cell("commit.second_visit", (C, R, G), "everybody's state is in it; back, if one of them has restarted since"),
     (C, E.BEACON): _ignore(C, "heard again after the installation"),
     (C, E.LEAVE): Cell("gather.on_leave", (C, G), "a member of the new ring leaves"),
     (C, E.HURRY): _ignore(C, "no token in this state"),

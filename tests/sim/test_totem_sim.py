@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from membership.api import Configuration, Kind, Message, Order
+from membership.totem.states import State
 from tests.sim.engine_node import EngineHost, Node
 from tests.sim.engine_run import ENGINE_CANARIES, run_engine_seed
 from tests.sim.network import Network
@@ -157,6 +158,24 @@ def test_a_restarted_process_costs_no_bystander_its_place(victim: int) -> None:
             for conf in c.confs[n][since[n] :]:
                 gone = {1, 2, 3} - {victim} - {p.nodeid for p in conf.members}
                 assert not gone, f"seed {seed}: node {n} installed {conf} without {gone}"
+
+
+def test_a_member_that_restarts_while_a_ring_is_formed_comes_back_in() -> None:
+    """The commit token has its entry, and waits on a link that loses it; the member restarts, and its new incarnation is believed
+    before the token goes on. It must not bring the former one back."""
+    c = Cluster(4)
+    c.nodes[4].crash()
+    c.until(lambda: c.hosts[2].core.core.state is State.COMMIT, SECOND)
+    c.network.links[3, 1].drop_above = 100  # probes pass, the commit token does not
+    c.until(lambda: c.hosts[3].core.core.state is State.COMMIT, SECOND)
+    c.nodes[2].crash()
+    c.nodes[2].start(reboot=False)
+    new = c.nodes[2].processor
+    c.until(lambda: c.hosts[1].core.core.peers[2].current == new, SECOND)
+    assert c.hosts[1].core.core.state is State.COMMIT
+    c.network.links[3, 1].drop_above = 0
+    c.until(lambda: all(c.members(n) == [1, 2, 3] and new in c.confs[n][-1].members for n in (1, 2, 3)
+                        if c.confs[n][-1].kind is Kind.REGULAR), SECOND)
 
 
 def test_t6_a_lost_last_message_on_an_idle_ring_is_repaired_at_once() -> None:

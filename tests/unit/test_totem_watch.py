@@ -6,14 +6,14 @@ from __future__ import annotations
 import pytest
 
 from membership.api import Health, Processor
-from membership.totem import control, parked, verdict, watch
+from membership.totem import control, gather, parked, verdict, watch
 from membership.totem.core import Core, CoreConfig, Deliver, Send
 from membership.totem.limits import ASKS_MIN, DOUBT_MAX, HOLD_MAX_NS, HOLD_MIN_NS, HOLD_PROBE_MAX_NS, RTO_MIN_NS, Timing
 from membership.totem.ring import Ring
 from membership.totem.seal import Sealer
 from membership.totem.states import Event
 from membership.totem.suspects import NUMBER_STEP, Watch
-from membership.totem.wire import Beacon, decode
+from membership.totem.wire import Beacon, Join, decode
 from tests.sim.engine_node import CheapSuite
 from vcs.config.model import TotemConfig
 from vcs.model import RingId
@@ -340,3 +340,33 @@ def test_what_a_member_told_long_ago_is_asked_again() -> None:
     assert sent(core, control.Links) == [((1,), control.Links((), reply=True))]
     watch.receive(core, P[0], control.Links(()), T0 + MS)
     assert parked.worthwhile(core, 3, (3,), (), T0 + 2 * MS)
+
+
+# --- claims in a gathering ------------------------------------------------------------------------------------------------------
+
+
+def join(seq: int, *claims: tuple[Processor, Processor]) -> Join:
+    return Join(8, seq, P[:4], (), P, (), (), claims)
+
+
+def test_each_node_is_the_authority_on_its_own_claims() -> None:
+    core = make(members=4)
+    gather.enter(core, T0, "test")
+    two, three, four = P[1:4]
+    gather.on_join(core, three, join(1, (two, four), (core.local, four)), T0)
+    assert core.claims == {(two, four)}, "of node 2 it is repeated what it said once; our own we know better"
+    gather.on_join(core, two, join(1), T0)
+    assert core.claims == set(), "it has taken it back"
+    gather.on_join(core, three, join(2, (two, four), (three, four)), T0)
+    assert core.claims == {(three, four)}, "who has spoken itself is not quoted"
+    gather.on_join(core, two, join(2, (two, three)), T0)
+    gather.on_join(core, two, join(1), T0)
+    assert core.claims == {(three, four), (two, three)}, "an older word that comes late changes nothing"
+
+
+def test_a_new_gathering_begins_with_the_claims_that_we_still_make() -> None:
+    core = make(members=4)
+    parked.hold(core, P[1], T0)
+    core.claims = {(core.local, P[1]), (core.local, P[2]), (P[2], P[3])}
+    gather.enter(core, T0, "test")
+    assert core.claims == {(core.local, P[1]), (P[2], P[3])}
