@@ -111,13 +111,12 @@ def first_token(core: Core, sender: Processor, message: Commit, now: int) -> Non
     """The commit token is back after two rounds: the representative makes the first regular token, once."""
     forming = _forming(core)
     ring = forming.ring
-    if sender.nodeid != ring.predecessor:
+    if sender.nodeid != ring.predecessor or message.ring != ring.id:
         core.count("foreign")
         return
-    if ring.rep != core.local.nodeid or message.ring != ring.id or message.token_seq <= forming.commit_seq or forming.started:
+    if ring.rep != core.local.nodeid or message.token_seq <= forming.commit_seq or forming.started:
         core.count("token_copies")
-        if message.ring == ring.id:
-            watch.acknowledge(core, sender, message.ring, message.token_seq)
+        watch.acknowledge(core, sender, message.ring, message.token_seq)
         return
     forming.started = True
     forming.commit_seq = message.token_seq

@@ -11,6 +11,8 @@ from tests.sim.world import MS
 
 QUEUED_MAX = 12
 "Messages that wait at one node before the load pauses there: what is left over must fit into the liveness phase."
+PROBE_BYTES = 66
+"More than a probe takes on the wire, less than a token."
 TOPOLOGY = frozenset({"partition", "isolate", "one_way", "pair", "deaf", "dumb", "chain", "flap", "way", "swizzle", "heal", "mute"})
 
 
@@ -74,16 +76,26 @@ class Chaos:
             self._later(at, "partition", *(tuple(g) for g in (victims[:first], victims[first:second], victims[second:]) if g))
 
     def _wake(self, p: Processor) -> None:
-        """Whoever slept is in the old ring for one more moment: let it meet those that hold a promise which does not name it. ``p`` has
-        installed the ring and dies, its token is lost, and the others hear of the death at once."""
+        """Who slept is in the old ring for a while yet: let it meet those who hold a promise that does not name it. ``p`` has installed
+        the ring, and its token is lost for so long that they give the ring up; meanwhile who slept is only heard to answer."""
         members = self.stage.record.periods[p][-1].conf.members
         asleep = [n for n, node in self.stage.nodes.items() if node.paused]
-        if asleep and len(members) > 2:
-            after = members[(members.index(p) + 1) % len(members)]
-            self.stage.act("link", p.nodeid, after.nodeid, -1, "cut", True)
-            self._later(0, "die", p.nodeid)
-            for n in asleep:
-                self._later(0, "resume", n)
+        if not asleep or len(members) < 3:
+            return
+        token_ns = self.plan.config.token_ms * MS
+        after = members[(members.index(p) + 1) % len(members)]
+        self.stage.act("link", p.nodeid, after.nodeid, -1, "cut", True)  # the token is on its way already
+        self._later(MS, "link", p.nodeid, after.nodeid, -1, "cut", False)
+        self._only_answers(p.nodeid, after.nodeid, token_ns * 11 // 10)
+        for n in asleep:
+            self._only_answers(n, 0, token_ns * 9 // 10)
+            self._later(token_ns * 9 // 10, "link", 0, n, -1, "drop_above", 0)
+            self._later(0, "resume", n)
+
+    def _only_answers(self, a: int, b: int, ns: int) -> None:
+        """Probes and their answers pass, tokens and Joins do not."""
+        self.stage.act("link", a, b, -1, "drop_above", PROBE_BYTES)
+        self._later(ns, "link", a, b, -1, "drop_above", 0)
 
     def _later(self, delay: int, name: str, *values: object) -> None:
         """An action of the safety phase that comes when it comes, if that phase still lasts."""
@@ -221,6 +233,12 @@ class Chaos:
 
     def _pause(self, _rng: Random, n: int) -> None:
         self.stage.act("pause", n)
+
+    def _nap(self, rng: Random, n: int) -> None:
+        """One sleeps where nothing else is wrong, and will not hear what the others said meanwhile."""
+        if all(node.up and not node.paused for node in self.stage.nodes.values()):
+            self._pause(rng, n)
+            self.stage.act("link", 0, n, -1, "drop_above", PROBE_BYTES)
 
     def _resume(self, _rng: Random, _n: int) -> None:
         for n in self.ids:

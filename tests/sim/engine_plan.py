@@ -49,7 +49,7 @@ class Plan:
     together: bool = False
     "Only when that node comes from its old ring together with others: then these hold a promise, and no ring."
     sleeper: bool = False
-    "Only while a node of the old ring sleeps: it wakes at that moment, and the one that has installed dies."
+    "Only while a node of the old ring sleeps: it wakes at that moment, and the token of the one that has installed is lost."
     delay_ns: int = MS // 5
     jitter_ns: int = MS // 10
     inbox_bytes: int = 1 << 20
@@ -132,9 +132,8 @@ class Plan:
         """Made for a member that wakes among others which hold a promise that does not name it."""
         return cls(
             nodes=rng.choice((4, 5)),
-            timing="fast",
-            step_ns=rng.choice((200 * MS, 300 * MS)),
-            weights={"pause": 3, "restart": 4, "heal": 1, "resume": 1},
+            step_ns=rng.choice((600 * MS, 900 * MS)),
+            weights={"nap": 6, "restart": 6, "heal": 1, "resume": 1},
             submit_ns=rng.choice((2 * MS, 10 * MS)),
             safe=0.6,
             sniper=1.0,

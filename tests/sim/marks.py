@@ -23,7 +23,8 @@ MODULES = ("clique", "commit", "flow", "gather", "links", "operational", "packin
 REQUIRED = ("recovery",)
 "Modules of which every branch must be taken."
 UNREACHED: dict[str, str] = {
-    "recovery: first_token: if sender.nodeid != ring.predecessor": "a token goes to the successor alone: only a recorded one, or a lie",
+    "recovery: first_token: if sender.nodeid != ring.predecessor or message.ring != ring.id":
+        "a token goes to the successor alone, and one of another ring would have to be later than a whole gathering: recorded, or a lie",
     "recovery: release: if not (token is not None)": "the timer runs only while the token rests",
     "recovery: on_mcast: if not (inner.origin in core.ring.by_id)": "only a liar wraps what no member sent",
 }

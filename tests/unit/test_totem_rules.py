@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from membership.api import Order, Processor
 from membership.totem import engine, flow, frames, recovery, states, wire
 from membership.totem.aes import aes_gcm
-from membership.totem.core import Core, CoreConfig, Send
+from membership.totem.core import Core, CoreConfig, Forming, Send
 from membership.totem.limits import (
     CLAIM_NS,
     LOSS_SAMPLE,
@@ -449,6 +449,17 @@ def test_a_later_promise_stays_in_force_beside_a_void_one() -> None:
     one, two = entry(P[0], 12, *P[:3]), entry(P[1], 16, P[1], P[2])
     assert not recovery.in_force(P, one, [one, two])
     assert recovery.promise(P, [one, two]) == (0b111, True)
+
+
+def test_a_commit_token_of_another_ring_or_from_anybody_else_begins_nothing() -> None:
+    core, _ring = make_core(1)
+    forming = core.forming = Forming(Ring(RingId(12, 1), P[:3], core.local))
+    entries = tuple(wire.Entry(p, True, core.ring.id) for p in P[:3])
+    for sender, ring in ((P[1], RingId(12, 1)), (P[2], RingId(8, 1)), (P[2], RingId(16, 1))):
+        recovery.first_token(core, sender, wire.Commit(ring, 7, entries), 1)
+    assert (core.counters["foreign"], forming.started, core.out) == (3, False, [])
+    recovery.first_token(core, P[2], wire.Commit(RingId(12, 1), 7, entries), 1)
+    assert forming.started
 
 
 # --- the ring sequence on disk ------------------------------------------------------------------------------------------------
