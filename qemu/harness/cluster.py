@@ -195,9 +195,10 @@ class Cluster:
         self.timeline.write(self.artifacts / "timeline.txt")
 
     def close(self, *, check: bool = True) -> None:
-        """Cut all power, write the timeline, drop the disks; with `check`, raise KernelSplat for kernel reports."""
-        if self in Cluster.live:
-            Cluster.live.remove(self)
+        """Cut all power, write the timeline, drop the disks; with `check`, raise KernelSplat for kernel reports. Once."""
+        if self not in Cluster.live:
+            return
+        Cluster.live.remove(self)
         self.each(lambda machine: machine.power_off(), *self._machines)
         self.network.close()
         self.timeline.write(self.artifacts / "timeline.txt")
