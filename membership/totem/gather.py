@@ -2,10 +2,10 @@
 """GATHER: agree on who takes part.
 
 Every node tells who takes part (proc), who of them has failed (fail: it left, or another incarnation took its seat), and who has no
-round trip with whom (claims). These sets only grow until a ring is installed, so gathering ends. From them each computes its *choice*:
-its part of the live ones, divided so that no two members of a part are claimed to be apart (clique.py). When all members of a choice
-tell this same choice, the lowest of them forms the ring. Sets are of processors, incarnations included: a node that restarts is a
-new processor, and its old one fails at once, without a timeout.
+round trip with whom (claims; each node is the authority on its own). These sets only grow within a gathering, so it ends. From them
+each computes its *choice*: its part of the live ones, divided so that no two members of a part are claimed to be apart (clique.py).
+When all members of a choice tell this same choice, the lowest of them forms the ring. Sets are of processors, incarnations included:
+a node that restarts is a new processor, and its old one fails at once, without a timeout.
 
 A Join says everything and goes to everybody, but only when the choice changes; it goes again only to those who do not agree. What
 becomes known in one go goes out in one Join, so a change costs one Join of each node; when many changes follow each other, as when a
