@@ -154,7 +154,10 @@ class Live:
         began = world.now
         getattr(stage, "do_crash" if manner == "silent" else f"do_{manner}")(victim)
         slowest = max((stage.hosts[n].config for n in core), key=lambda c: c.token_ms)
-        limit = notice_ns(slowest, manner, len(core), stage.plan.delay_ns + stage.plan.jitter_ns)
+        watches = [stage.hosts[n].core.core.watch for n in left]
+        clocks = [w.clocks[victim] for w in watches]
+        limit = notice_ns(slowest, manner, len(core), stage.plan.delay_ns + stage.plan.jitter_ns, max(w.doubt for w in watches),
+                          any(c.mean_ns + 8 * c.dev_ns > slowest.detect_ms * MS for c in clocks))
         if not self._until(lambda: together([stage.hosts[n] for n in left]), limit):
             self._stuck("F2", f"node {victim} ended ({manner}) and {limit / MS} ms later its peers are not in a ring without it")
         self.measures.append((manner, world.now - began))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from membership.api import Configuration, Health, Message, Processor, Rotation
 from membership.totem.core import Core
 from membership.totem.frames import Token
+from membership.totem.limits import DOUBT_MAX
 from tests.sim.checkers.record import Checker, Record
 from tests.sim.engine_node import EngineHost, Node
 from tests.sim.network import Network
@@ -123,13 +124,15 @@ def together(hosts: list[EngineHost]) -> bool:
     return all(h.core.core.forming is None and h.core.core.state == 0 and h.core.core.ring.id == first.ring.id for h in hosts)
 
 
-def notice_ns(config: TotemConfig, manner: str, nodes: int, hop_ns: int) -> int:
+def notice_ns(config: TotemConfig, manner: str, nodes: int, hop_ns: int, doubt: int, slow: bool) -> int:
     """F2: how long the survivors may take to be in a configuration without a member that ended in this manner.
 
     ``hop_ns``: what one datagram takes. A new ring costs two rounds of the commit token and about five of the first tokens.
+    ``doubt``: how often the most doubtful survivor was late of late; ``slow``: one knows the victim for answers that take long.
     """
     slack = 40 * MS + 10 * nodes * hop_ns
     if manner in ("leave", "die"):
         return slack
-    # Several neighbours of a silent one are asked in turn, and a doubtful node takes its time (limits.DOUBT_MAX).
-    return 3 * config.detect_ms * MS + slack
+    # Several neighbours of a silent one are asked in turn; a slow one gets twice the time, and a doubtful node takes its own.
+    detect = config.detect_ms * MS
+    return max(3 * detect, detect * (2 if slow else 1) * (2 + min(doubt, DOUBT_MAX)) // 2) + slack
