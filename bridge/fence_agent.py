@@ -259,18 +259,23 @@ class _Work:
         left = deadline - time.monotonic()
         if left <= 0:
             raise _Failed(f"{device.name}: off is done, but no time was left to confirm it")
-        lag = min(deadline, time.monotonic() + LAG_S)
+        lag, powered = min(deadline, time.monotonic() + LAG_S), False
         ended = await self._call(device, "status", left)
         while ended.code == STATUS_ON and time.monotonic() + ASK_AGAIN_S < lag:
+            powered = True
             await asyncio.sleep(ASK_AGAIN_S)
             if not self.order.still():
                 raise NotWanted
-            ended = await self._call(device, "status", max(lag - time.monotonic(), ASK_AGAIN_S))
+            # The device's own time: what is left of the lag would kill the last call of a slow one, and with it what it has to say.
+            ended = await self._call(device, "status", max(deadline - time.monotonic(), ASK_AGAIN_S))
         if ended.code == STATUS_OFF:
             return f"{device.name}: off, status is off"
+        done = f"{device.name}: off ended with exit code 0, but"
         if ended.code == STATUS_ON:
-            raise _StillOn(f"{device.name}: off ended with exit code 0, but its status is still on")
-        raise _Failed(f"{device.name}: off ended with exit code 0, but action=status {how(ended)}")
+            raise _StillOn(f"{done} its status is still on")
+        if powered:
+            raise _StillOn(f"{done} its status was on, and then action=status {how(ended)}")
+        raise _Failed(f"{done} action=status {how(ended)}")
 
     async def _call(self, device: FenceDevice, action: str, timeout_s: float = 0.0) -> Call:
         began = time.monotonic()

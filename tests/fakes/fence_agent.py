@@ -3,9 +3,9 @@
 """A fence agent that implements the whole FenceAgentAPI, for tests: run as a program, made by :func:`make`.
 
 Its device is a folder: ``on-PLUG`` is there while a plug has power. How it behaves is a folder too: a file ``fail``, ``hang``, ``lie``
-(says 0 and does nothing), ``slow`` (holds seconds), ``late`` (its status is
-that of before, once), ``loud`` (repeats its options), or the same followed by ``-PLUG``. Every call is a
-line of ``calls``: [action, plug, CLOCK_BOOTTIME in ns, options].
+(says 0 and does nothing), ``slow`` (holds seconds), ``late`` (its status is that of before, once), ``mute`` (answers one status and
+hangs from then on), ``loud`` (repeats its options), or the same followed by ``-PLUG``. Every call is a line of ``calls``: [action,
+plug, CLOCK_BOOTTIME in ns, options].
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def act(action: str, plug: str) -> int:
         late.unlink()
         print("Status: ON")
     elif action == "status":
+        if (mute := told("mute", plug)) is not None:
+            mute.rename(FOLDER / f"hang-{plug}")
         print(f"Status: {'ON' if power.exists() else 'OFF'}")
         return 0 if power.exists() else 2
     elif action in ("off", "reboot") and told("lie", plug) is None:

@@ -73,6 +73,28 @@ def test_anything_but_off_is_a_failure(tmp_path: Path, behaviour: str, word: str
     assert outcome.cut == (behaviour == "lie"), "who was cut off by its device's word, and has power, may be booting"
 
 
+def test_a_device_that_said_on_and_then_nothing_may_have_booted_the_node(tmp_path: Path) -> None:
+    """Its word stands: the node had power after it was cut off. Taken for a plain failure, a booting node would be cut off
+    again at once."""
+    config = simple(tmp_path, timeout_ms=2000)
+    for behaviour in ("lie", "mute-7"):
+        (tmp_path / behaviour).touch()
+    outcome = fence(config)
+    assert not outcome.ok and outcome.cut
+    assert "its status was on, and then action=status did not end in time" in outcome.detail
+    assert [s.said for s in outcome.steps[1:2]] == ["Status: ON"]
+
+
+def test_the_last_status_has_the_devices_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a device may take to notice is no limit for a call: one with a status of a second would never confirm anything late."""
+    monkeypatch.setattr("bridge.fence_agent.LAG_S", 2.4)
+    config = simple(tmp_path, timeout_ms=9000)
+    (tmp_path / "slow-7").write_text("1.0")
+    (tmp_path / "late-7").touch()
+    outcome = fence(config)
+    assert outcome.ok, outcome
+
+
 def test_a_device_may_notice_late_what_it_did(tmp_path: Path) -> None:
     config = simple(tmp_path)
     (tmp_path / "late-7").touch()
