@@ -32,7 +32,7 @@ from bridge.coordinator.messages import (
     VoteAgree,
     VoteDrop,
 )
-from bridge.coordinator.state import LEAVING, LEFT, MEMBER, GroupRec, State
+from bridge.coordinator.state import LEAVING, MEMBER, GroupRec, State
 from membership.api import Processor
 from vcs.model import Phase
 
@@ -112,9 +112,10 @@ def _node_leave(state: State, sender: Processor, regular: bool, notes: list[Noti
     """Refused while the node is in a group. In a transitional configuration the leave is not yet everybody's knowledge."""
     if any(g.has(sender.nodeid) for g in state.groups.values()):
         return False
-    state.nodes[sender.nodeid].status = LEFT if regular else LEAVING
-    if regular:
-        state.nodes[sender.nodeid].voter = False
+    if not regular:
+        state.nodes[sender.nodeid].status = LEAVING
+    else:
+        ballot.leave(state, sender.nodeid)
         notes.append(Notice("node_left", {"nodeid": sender.nodeid, "incarnation": sender.boot}))
     return True
 

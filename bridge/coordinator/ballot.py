@@ -43,6 +43,19 @@ def open_ring(state: State) -> None:
         propose(state, add=back)
 
 
+def leave(state: State, nodeid: int) -> None:
+    """It has left, in order, and its vote with it, unless nobody else has one: with no voters at all every part would be a majority."""
+    node = state.nodes[nodeid]
+    node.status = LEFT
+    node.voter = node.voter and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid)
+
+
+def awaited(state: State, nodeid: int) -> bool:
+    """The others are about to get their votes back, and until then nobody else has one: without it they would have no quorum."""
+    return (running(state) and not state.by_witness and bool(state.ballot.add) and state.nodes[nodeid].voter
+            and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid))
+
+
 def running(state: State) -> bool:
     return bool(state.ballot.add or state.ballot.drop)
 
@@ -72,7 +85,7 @@ def decide(state: State, notes: list[Notice]) -> None:
 
 def missing_voters(state: State) -> list[int]:
     """Voters that are not here."""
-    voters = (n for n, node in state.nodes.items() if node.voter and node.votes and node.status != LEFT)
+    voters = (n for n, node in state.nodes.items() if node.voter and node.votes)
     return sorted(n for n in voters if n not in state.ring_members)
 
 
@@ -95,7 +108,7 @@ def withdraw(state: State, nodeid: int, boot: int, notes: list[Notice]) -> bool:
 
 def expect(state: State, wanted: int, notes: list[Notice]) -> bool:
     """`vcs quorum expected N`: so many votes are expected from now on. Votes of dead nodes go for it, nobody else's can."""
-    voters = {n: node.votes for n, node in state.nodes.items() if node.voter and node.status != LEFT}
+    voters = {n: node.votes for n, node in state.nodes.items() if node.voter}
     total = sum(voters.values())
     drop: list[int] = []
     for nodeid in reversed(missing_voters(state)):

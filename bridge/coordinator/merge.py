@@ -118,9 +118,7 @@ def missing(config: ClusterConfig, present: Presents, acked: frozenset[int]) -> 
 
 
 def cold_votes(config: ClusterConfig, state: State, present: Presents) -> quorum.Votes:
-    """Votes at a cold start without wait-for-all. Who left by its own record has no vote, unless it was the very last."""
-    if any(r.primary == state.primary and r.everybody_left() for r in records(present)):
-        return quorum.Votes(0, 0)
+    """Votes at a cold start without wait-for-all: by the newest record, in which who left has none, but for the very last."""
     return quorum.count(config, state.nodes, present, state.ballot)
 
 
@@ -207,7 +205,7 @@ def _count(state: State, config: ClusterConfig, notes: list[Notice]) -> None:
 def _left(state: State, nodeid: int, node: Node, notes: list[Notice]) -> None:
     for group in state.groups.values():
         groups.drop(group, nodeid)
-    node.status, node.voter = LEFT, False
+    ballot.leave(state, nodeid)
     notes.append(Notice("node_left", {"nodeid": nodeid, "incarnation": node.boot}))
 
 
@@ -220,7 +218,7 @@ def _miss_cold(state: State, nodeid: int, node: Node, forgotten: bool, acked: bo
             node.status, node.dead = FAILED, True
         return
     if node.status == LEAVING:
-        node.status, node.voter = LEFT, False
+        ballot.leave(state, nodeid)
     if node.status in (MEMBER, DETACHED) or (forgotten and node.status == UNSEEN):
         was = "was a member of the last primary view" if node.status != UNSEEN else "has not been seen since the cold start"
         node.status = FAILED

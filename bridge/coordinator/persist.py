@@ -46,10 +46,6 @@ class Record:
         """The later, the greater."""
         return (self.term, self.primary, self.version)
 
-    def everybody_left(self) -> bool:
-        """The writer was the last one: nobody can have been primary after it."""
-        return self.left and all(n.status == LEFT for n in self.nodes.values())
-
 
 def durable(state: State, local: int) -> dict[str, Any]:
     """The part of ``state`` that must survive. Two equal ones need no second write (``version`` aside)."""

@@ -2,12 +2,13 @@
 """Quorum: the majority of the votes of those who count, by the names of votequorum.
 
 Why shrinking is safe. *By a leave*: the voters change one at a time, by an ordered clean leave; a majority of n voters and one of n-1
-of them always share a node. A leave that was delivered in a *transitional* configuration may be known to this side alone: its sender
-stays expected (others may still count with it), and of all such senders that are here one single vote counts (others may already count
-without them: with k of n voters leaving, a majority of n-k and the rest plus one vote are never both enough). *By the ballot* (ballot.py:
-a dead node's vote is withdrawn, a returned node's given back, any number at once): everybody of the primary configuration has written it to
-its disk before, so whoever knows the older voters only meets at most those who were outside of it, which are no majority of them. Where it
-is uncertain whether the others have carried a ballot out, both sets of voters must give quorum.
+of them always share a node. The last one keeps its vote: its knowledge is the newest there is, and when all are back, and part again
+before the others have theirs, one side alone may go on. A leave that was delivered in a *transitional* configuration may be known to
+this side alone: its sender stays expected (others may still count with it), and of all such senders that are here one single vote counts
+(others may already count without them: with k of n voters leaving, a majority of n-k and the rest plus one vote are never both enough).
+*By the ballot* (ballot.py: a dead node's vote is withdrawn, a returned node's given back, any number at once): everybody of the primary
+configuration has written it to its disk before, so whoever knows the older voters only meets at most those who were outside of it,
+which are no majority of them. Where it is uncertain whether the others have carried a ballot out, both sets of voters must give quorum.
 
 When everybody is here, there is nobody left to disagree. The tie-breaker is one fixed node among the voters, so at most one of two
 halves has it; a witness (witness.py) is a tie-breaker that is granted to one configuration at a time.
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from bridge.coordinator.state import LEAVING, LEFT, Ballot, Node
+from bridge.coordinator.state import LEAVING, Ballot, Node
 from vcs.config.model import ClusterConfig, NodeConfig
 
 NO_BALLOT = Ballot()
@@ -36,9 +37,7 @@ class Votes:
 
     @property
     def needed(self) -> int:
-        """Votes that make quorum. 0 when everybody has left: then the last leaver's own knowledge is the newest there is."""
-        if self.expected <= 0:
-            return 0
+        """Votes that make quorum: more than half of what is expected."""
         if self.two_node and self.expected == 2:
             return 1
         half = self.expected // 2
@@ -72,7 +71,7 @@ def count(
 ) -> Votes:
     """The votes of ``present``, judged by ``nodes`` (the state of the last primary configuration, whose members were ``ring_members``)
     and by its ``ballot``. ``granted``: the witness says that half is enough for them."""
-    voters = {n.id for n in config.nodes if (k := nodes.get(n.id)) is None or (k.voter and k.status != LEFT)}
+    voters = {n.id for n in config.nodes if (k := nodes.get(n.id)) is None or k.voter}
     found = _count(config, nodes, present, voters, ballot, granted)
     if not (ballot.add or ballot.drop) or not ballot.agreed.issuperset(ring_members):
         return found
@@ -98,7 +97,7 @@ def _count(
             pooled = 1
     two_node = config.quorum.two_node and one_vote_each(config.nodes) and not config.quorum.auto_tie_breaker
     if all(n.id in present for n in config.nodes):
-        return Votes(expected, expected, two_node=two_node)
+        return Votes(max(expected, 1), expected, two_node=two_node)
     if config.quorum.auto_tie_breaker:
         # Half without the tie-breaker plus a leaver's vote could meet half with it, so a leaver has none here.
         tie = tie_breaker(config, [n.id for n in config.nodes if n.id in voters and n.votes])

@@ -104,6 +104,15 @@ def _votes_of_the_living() -> Any:
     return swap((ballot, "withdraw", withdraw))
 
 
+def _nobody_keeps_a_vote() -> Any:
+    """The last to leave gives its vote up, too; when nobody has one, none is needed."""
+    def leave(state: State, nodeid: int) -> None:
+        state.nodes[nodeid].status, state.nodes[nodeid].voter = LEFT, False
+
+    needed = property(lambda self: self.expected // 2 + 1 if self.expected else 0)
+    return swap((ballot, "leave", leave), (quorum.Votes, "needed", needed))
+
+
 def _votes_never_go() -> Any:
     return swap((ballot, "withdraw", lambda state, nodeid, boot, notes: False))
 
@@ -179,6 +188,7 @@ CANARIES: tuple[Canary, ...] = (
     _canary("S12 two nodes", "both fence at once", {"both_fenced", "stuck"}, _both_fence),
     _canary("S12 a tie has one winner", "both halves", {"two_quorate_sides"}, _both_halves),
     _canary("S12 votes of the living stay", "missing is taken for dead", {"vote_withdrawn", "two_quorate_sides"}, _votes_of_the_living),
+    _canary("S12 parted before the votes are back", "nobody keeps a vote", {"two_quorate_sides"}, _nobody_keeps_a_vote),
     _canary("S12 the last man stands", "votes never go", {"stuck"}, _votes_never_go),
     _canary("S19 no common-mode crash", "half of a message applied", {"half_applied", "diverged"}, _half_applied),
     _canary("S19 what one held alone", "nobody knows of it, so nobody holds it", {"obligation_lost", "start_before_fence", "double_lock"},

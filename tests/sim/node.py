@@ -66,7 +66,12 @@ class Daemon:
         self.port.hints()
         config = self.world.config
         said = announce(config, bool(self.port.info().capabilities & CAPABILITY_RESET))
-        self.session = self.port.attach(HANDLE, config.lease.lease_ms, said.grace_ms).session
+        try:
+            self.session = self.port.attach(HANDLE, config.lease.lease_ms, said.grace_ms).session
+        except SwitchError:
+            self.dead = True  # no process: hints that are on their way reach nobody
+            self.port.close()
+            raise
         self.coordinator = self.world.make_coordinator(config, self.who, machine.record, self_fence=said)
         self._inputs: deque[co.Input] = deque()
         self._effects: deque[co.Effect] = deque()

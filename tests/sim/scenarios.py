@@ -63,13 +63,13 @@ class Scenario:
     def run(self, seconds: float) -> None:
         self.world.run(self.world.now + int(seconds * SECOND))
 
-    def until(self, condition: Callable[[], bool], what: str, seconds: float = 30, rule: str = "stuck") -> None:
-        """Run until ``condition``; a Violation of ``rule`` if that does not come."""
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = 30, rule: str = "stuck", step_ns: int = STEP_NS) -> None:
+        """Run until ``condition``, which is looked at every ``step_ns``; a Violation of ``rule`` if that does not come."""
         end = self.world.now + int(seconds * SECOND)
         while not condition():
             if self.world.now >= end:
                 raise Violation(rule, f"not within {seconds} s: {what}; {self.cluster.unsettled()}")
-            self.world.run(self.world.now + STEP_NS)
+            self.world.run(self.world.now + step_ns)
 
     def whole(self, seconds: float = 60) -> None:
         self.until(lambda: not self.cluster.unsettled(), "the cluster is whole", seconds)

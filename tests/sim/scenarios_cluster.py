@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
-from bridge.coordinator import groups
+from bridge.coordinator import ballot, groups
 from bridge.coordinator.messages import MaintenanceOn, ShutDown
 from bridge.coordinator.state import State
 from tests.sim.scenarios import FENCED, Rule, Scenario, config
+from tests.sim.world import MS
 from vcs.config.model import QuorumConfig
 from vcs.model import Level
 
@@ -271,6 +272,36 @@ def s21_the_cluster_is_shut_down(s: Scenario) -> None:
     s.expect("fenced_for_leaving", s.cluster.device.calls == 0, "the fence device was called")
 
 
+def s12_parted_before_the_votes_are_back(s: Scenario) -> None:
+    """The cluster was shut down, so all but the last leaver have given up their votes. All meet again, and part at every moment until
+    each has its vote back: one side at most goes on."""
+    s.up()
+    for machine in s.machines.values():
+        machine.mounting = False
+    s.until(lambda: not any(m.glue.mounts for m in s.machines.values()), "everything is unmounted")
+    for after in range(12):
+        s.order(2, ShutDown())
+        s.until(lambda: all(m.daemon is None for m in s.machines.values()), "everybody has left")
+        for machine in s.machines.values():
+            machine.come_back()
+            machine.mounting = False
+        s.until(lambda: any(s.quorate(n) for n in s.machines), "somebody has met all the others", step_ns=MS // 5)
+        s.world.run(s.world.now + after * MS // 3)
+        s.split({1, 2}, {3})
+        s.run(3)
+        s.together()
+        s.until(lambda: s.quorate(1, 2, 3) and not any(voting(s, n) for n in s.machines), "all have their votes")
+    for machine in s.machines.values():
+        machine.mounting = True
+        machine.come_back()
+    s.whole()
+
+
+def voting(s: Scenario, nodeid: int) -> bool:
+    daemon = s.machines[nodeid].daemon
+    return daemon is not None and ballot.running(daemon.coordinator.state)
+
+
 def s22_a_consumer_that_never_answers(s: Scenario) -> None:
     """Node 3's consumer is stuck for ever when node 2 leaves the group: it does not hold the others."""
     s.up()
@@ -338,6 +369,7 @@ RULES: dict[str, Rule] = {
     "S12 a tie has one winner": Rule(s12_a_tie_has_one_winner, config(4, QuorumConfig(auto_tie_breaker=True))),
     "S12 votes of the living stay": Rule(s12_votes_of_the_living_stay, config(5, _LAST)),
     "S12 the last man stands": Rule(s12_the_last_man_stands, config(5, _LAST_TIE)),
+    "S12 parted before the votes are back": Rule(s12_parted_before_the_votes_are_back, config()),
     "S19 no common-mode crash": Rule(s19_no_common_mode_crash, config()),
     "S19 what one held alone": Rule(s19_what_one_held_alone, config()),
     "S21 leaving needs nobody": Rule(s21_leaving_needs_nobody, config()),

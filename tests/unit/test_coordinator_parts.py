@@ -50,7 +50,7 @@ def test_no_two_disjoint_sides_are_quorate(count: int, shrunk: bool) -> None:
     """Also when only one side has heard of a clean leave (which is then the leaver's own word on the other)."""
     everybody = range(1, count + 1)
     before = {n: Node(MEMBER) for n in everybody}
-    after = before | {1: Node(LEFT)} if shrunk else before
+    after = before | {1: Node(LEFT, voter=False)} if shrunk else before
     for bits in itertools.product((0, 1, 2), repeat=count):
         a = [n for n, b in zip(everybody, bits, strict=True) if b == 1]
         b = [n for n, b in zip(everybody, bits, strict=True) if b == 2]
@@ -62,7 +62,7 @@ def test_leaves_that_only_one_side_may_count_on(count: int) -> None:
     """Any number of leaves: one side was told in the regular configuration and does without them, the other in a transitional one."""
     everybody = range(1, count + 1)
     for gone in range(1, count + 1):
-        sure = {n: Node(LEFT if n <= gone else MEMBER) for n in everybody}
+        sure = {n: Node(LEFT, voter=False) if n <= gone else Node(MEMBER) for n in everybody}
         unsure = {n: Node(LEAVING if n <= gone else MEMBER) for n in everybody}
         for bits in itertools.product((0, 1, 2), repeat=count):
             a = [n for n, b in zip(everybody, bits, strict=True) if b == 1 and n > gone]
@@ -77,7 +77,7 @@ def test_a_leave_of_a_transitional_configuration_is_still_expected() -> None:
 
 
 def test_a_returning_node_has_no_vote_before_its_merge() -> None:
-    nodes = {1: Node(MEMBER), 2: Node(LEFT), 3: Node(LEFT)}
+    nodes = {1: Node(MEMBER), 2: Node(LEFT, voter=False), 3: Node(LEFT, voter=False)}
     assert quorum.count(config(3), nodes, (2, 3)) == quorum.Votes(0, 1)
     assert not quorum.count(config(3), nodes, (2, 3)).quorate
     assert quorum.count(config(3), nodes, (1,)).quorate

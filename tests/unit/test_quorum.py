@@ -47,7 +47,7 @@ def test_half_of_the_votes_need_the_tie_breaker(wanted: str, side: tuple[int, ..
 
 
 def test_a_tie_breaker_without_a_vote_is_passed_over() -> None:
-    nodes = {1: Node(LEFT), 2: Node(MEMBER, voter=False), 3: Node(MEMBER), 4: Node(MEMBER)}
+    nodes = {1: Node(LEFT, voter=False), 2: Node(MEMBER, voter=False), 3: Node(MEMBER), 4: Node(MEMBER)}
     assert quorum.count(config(4, quorum=TIE), nodes, (3,)).quorate
     assert not quorum.count(config(4, quorum=TIE), nodes, (4,)).quorate
 
