@@ -50,8 +50,10 @@ def leave(state: State, nodeid: int) -> None:
     node.voter = node.voter and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid)
 
 
-def awaited(state: State, nodeid: int) -> bool:
-    """The others are about to get their votes back, and until then nobody else has one: without it they would have no quorum."""
+def missed(state: State, nodeid: int) -> bool:
+    """It is in a group; or the others are about to get their votes back, and until then would have no quorum without it."""
+    if any(g.has(nodeid) for g in state.groups.values()):
+        return True
     return (running(state) and not state.by_witness and bool(state.ballot.add) and state.nodes[nodeid].voter
             and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid))
 

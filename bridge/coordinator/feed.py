@@ -346,13 +346,8 @@ class Feeder:
             self.leave_done()
         elif self.leave_wanted and node.status == FAILED and not self._switch():
             self.leave_done()  # nobody's word is needed: to the others this node has failed already (SAFETY S21)
-        elif self.leave_wanted and not self._busy(state):
+        elif self.leave_wanted and not self._switch() and not ballot.missed(state, self.local.nodeid):
             self.say(NodeLeave())
-
-    def _busy(self, state: State) -> bool:
-        """Somebody would miss this node: a group; a consumer here that has not let go yet, of whom the others know nothing; their votes."""
-        me = self.local.nodeid
-        return bool(self._switch()) or any(g.has(me) for g in state.groups.values()) or ballot.awaited(state, me)
 
     def leave_done(self) -> None:
         if not self.gone:
