@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import threading
 import time
@@ -21,60 +20,33 @@ from harness import Cluster
 from harness.errors import LabError
 from harness.power import OFF
 from harness.spec import Spawned
-from vcslab.cluster import MOUNTPOINT, SHARED_DISK, VcsCluster
+from vcslab.cluster import MOUNTPOINT, VcsCluster
 from vcslab.evidence import Traced, parse_trace, trace_on
 from vcslab.story import check, wait_group
 
 from tests.cluster.faults.judge import Held, Life, Started, intervals
+from tests.cluster.faults.tuning import (
+    BACK_S,
+    DEFAULTS,
+    LEASE_MS,
+    LOCKSPACE,
+    NODE_SH,
+    NODES,
+    PATIENT,
+    POWERED,
+    RESET_WAIT_NS,
+    SOON_S,
+    UNASKED_NS,
+)
 from vcs.model import event_text
 
-NODES = (1, 2, 3)
-LOCKSPACE = "faults"
-SLOW = float(os.environ.get("SLOW", "1"))
-"How many times slower than alone this host is: its other work must not look like a dead node."
-LEASE_MS = int(20_000 * SLOW)
-"""Above all the time that a killed daemon has to come back (SAFETY S16), which takes an emulated machine seconds."""
-PATIENT = f"""
-[totem]
-token_ms = {int(1000 * SLOW)}
-consensus_ms = {int(600 * SLOW)}
-detect_ms = {int(400 * SLOW)}
-[lease]
-lease_ms = {LEASE_MS}
-[groups]
-stop_limit_ms = {int(30_000 * SLOW)}
-start_limit_ms = {int(60_000 * SLOW)}
-"""
-"""Somewhat slower than the defaults, so that a busy host is no fault of its own."""
-POWERED = f"""
-boot_ms = {int(90_000 * SLOW)}
-"""
-"Goes on in the table [fencing]: how long a node may take to boot."
-NODE_SH = f"""#!/bin/sh
-# What a node's units do after boot: vcsd is started again when it fails, the file system is mounted as soon as that can be.
-( while :; do
-    vcsd --config /etc/vcs/cluster.toml; rc=$?
-    echo "node.sh: vcsd ended with status $rc"
-    case $rc in 0|3|75|78) exit;; esac
-    sleep 0.2
-  done ) &
-vcs wait
-until mount -t gfs2 {SHARED_DISK} {MOUNTPOINT}; do sleep 1; done
-until python3 -S -m tests.cluster.dlm_lock {LOCKSPACE} create; do sleep 1; done
-echo node.sh: up
-wait
-"""
-BACK_S = 180.0 * max(1.0, SLOW / 2)
-"How long three nodes may take to full strength, boots under emulation on a busy host included."
-UNASKED_NS = 6_000_000_000
-"A machine that nobody has fenced for so long gets its power back."
-CLOCK_ERROR_NS = 2_000_000
-"Least tolerance in judgements across nodes; what was measured is added."
-
+RESET = "guest-reset"
+"How QEMU says that a machine has reset itself."
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What a story says about who is fenced: ``must`` by the power switch, ``may``, nobody else; and at least ``least`` of all of them."""
+    """What a story says about who is fenced, by the power switch or by its own lease: ``must``, ``may``, nobody else; and at least
+    ``least`` of all of them."""
 
     must: frozenset[int] = frozenset()
     may: frozenset[int] = frozenset()
@@ -289,7 +261,7 @@ class Arena:
         ended = [f"node {n}: {j.name} with status {j.rc}" for n, of in jobs.items() for j in of if j.rc is not None]
         for node in NODES:
             self.lab[node].run(f"kill {' '.join(str(j.pid) for j in jobs[node])}")
-        self.vcs.wait(lambda: all(j.rc is not None for of in jobs.values() for j in of), 60, "writers and lockers to end")
+        self.vcs.wait(lambda: all(j.rc is not None for of in jobs.values() for j in of), SOON_S, "writers and lockers to end")
         check(not ended, f"they ended by themselves, see the ends of their logs: {ended}")
         self.loaded, self.file = self.file, ""
         for node in NODES:
@@ -313,6 +285,13 @@ class Arena:
     def wait(self, condition: Callable[[], object], timeout: float, what: str) -> None:
         self.lab.wait(condition, timeout, what, poll=0.01)
 
+    def align(self) -> None:
+        """Measure the nodes' clocks anew: an emulated machine's drifts by some 20 ms in a quarter of an hour, and what they have drifted is
+        what a lock may be held twice without being seen."""
+        for node in NODES:
+            offset = self.lab[node].measure_clock()
+            self.boots[node].shift_ns, self.boots[node].error_ns = offset.boottime_ns, offset.error_ns
+
     def traced(self, event: str, nodes: Iterable[int], since_ns: int) -> list[tuple[int, Traced]]:
         """Tracepoints of the switch that ``nodes`` (their current boot) have streamed."""
         found = []
@@ -322,14 +301,20 @@ class Arena:
                 found += [(node, t) for t in boot.trace() if t.event == event and t.host_ns > since_ns]
         return found
 
-    def wait_fenced(self, node: int, since_ns: int, timeout: float = 60) -> None:
+    def wait_fenced(self, node: int, since_ns: int, timeout: float = SOON_S) -> None:
         """Until the power switch has cut it off; without one, until it has reset itself."""
+        lease = 0 if self.power else LEASE_MS / 1000
+        self.wait(lambda: node in self.fenced(since_ns), timeout + lease, f"node {node} to be fenced")
+
+    def fenced(self, since_ns: int) -> list[int]:
+        """Whom the power switch was asked for after ``since_ns`` and has cut off; without one, who has reset itself."""
         if not self.power:
-            gone = self.lab.timeline.acts
-            self.wait(lambda: any(e.host_ns > since_ns for e in gone("machine gone", node)), timeout, f"node {node} to reset itself")
-            return
-        self.wait(lambda: any(r.victim == node and r.code == 0 and r.action == "off" and r.answered_ns > since_ns
-                              for r in self.lab.power.history), timeout, f"node {node} to be fenced")  # fmt: skip
+            return [e.node for e in self.lab.timeline.acts("machine gone") if e.host_ns > since_ns and RESET in e.details]
+        return [r.victim for r in self.lab.power.history if r.action == "off" and r.code == 0 and r.asked_ns > since_ns]
+
+    def short_lease(self, *nodes: int) -> frozenset[int]:
+        """Those of ``nodes`` whose lease may run out before a daemon is back, or a network of ten seconds ago: all, or none."""
+        return frozenset(nodes) if DEFAULTS and not self.power else frozenset()
 
     # --- evidence -----------------------------------------------------------------------------------------------------
 
@@ -339,10 +324,12 @@ class Arena:
         return [Life(n, boot, on, next((g for g in ends[n] if g > on), 0)) for (n, boot), on in sorted(ons.items())]
 
     def proofs(self) -> dict[int, list[int]]:
-        """When a fence had been answered, or the node had been given power anew; with self-fencing, when its machine was gone."""
+        """When a fence had been answered, or the node had been given power anew; with self-fencing, when it had reset itself, or its lease
+        and all that is waited on top was over."""
         booted = {n: [e.host_ns for e in self.lab.timeline.acts("power on", n)] for n in NODES}
         fenced = {n: [r.answered_ns for r in self.lab.power.history if r.victim == n and r.code == 0 and r.action == "off"] for n in NODES}
-        gone = {n: [] if self.power else [e.host_ns for e in self.lab.timeline.acts("machine gone", n)] for n in NODES}
+        ends = {n: [] if self.power else self.lab.timeline.acts("machine gone", n) for n in NODES}
+        gone = {n: [e.host_ns + (0 if RESET in e.details else RESET_WAIT_NS) for e in ends[n]] for n in NODES}
         return {n: sorted(booted[n] + fenced[n] + gone[n]) for n in NODES}
 
     def starts(self, since_ns: int) -> list[Started]:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from vcslab.cluster import MOUNTPOINT
 from vcslab.story import check
 
-from tests.cluster.faults.arena import LEASE_MS, NODES, Arena, Expect
+from tests.cluster.faults.arena import Arena, Expect
 from tests.cluster.faults.trial import Fault
+from tests.cluster.faults.tuning import BACK_S, LEASE_MS, NODES, SOON_S
 
 HOG = "/opt/vcs/src/tests/cluster/memory_hog.py"
 EDGE_MIB, SHORT_KIB = 16, 40 << 10
@@ -29,16 +30,20 @@ def _set(*nodes: int) -> frozenset[int]:
 def _recovering(a: Arena, nodes: Iterable[int], since: int) -> None:
     """Until the first kernel of ``nodes`` has been given a start."""
     survivors = list(nodes)
-    a.wait(lambda: a.traced("vcs_group_start", survivors, since), 60, f"a start on one of {survivors}")
+    a.wait(lambda: a.traced("vcs_group_start", survivors, since), SOON_S, f"a start on one of {survivors}")
 
 
 def _joining(a: Arena, node: int, boot: int) -> None:
     """Until the node's next life is in the middle of joining the file system's lockspace."""
-    a.wait(lambda: node in a.boots and a.boots[node].number > boot and a.traced("vcs_group_join", [node], 0), 120, f"node {node} to join")
+
+    def joins() -> bool:
+        return node in a.boots and a.boots[node].number > boot and bool(a.traced("vcs_group_join", [node], 0))
+
+    a.wait(joins, BACK_S, f"node {node} to join")
 
 
 def _being_fenced(a: Arena, node: int) -> None:
-    a.wait(lambda: node in a.lab.power.cutting, 60, f"somebody to have node {node} cut off")
+    a.wait(lambda: node in a.lab.power.cutting, SOON_S, f"somebody to have node {node} cut off")
 
 
 def _says(a: Arena, node: int, event: str) -> bool:
@@ -144,7 +149,7 @@ def fence_fails(a: Arena) -> Expect:
     def failed() -> int:
         return sum(r.victim == victim and r.action == "off" and r.code != 0 and r.asked_ns > since for r in a.lab.power.history)
 
-    a.wait(lambda: failed() >= 2, 60, f"two failed fences of node {victim}")
+    a.wait(lambda: failed() >= 2, SOON_S, f"two failed fences of node {victim}")
     check(not a.traced("vcs_group_start", a.others(victim), since), "a start before the fence")
     a.lab.power.set_working()
     a.wait_fenced(victim, since)
@@ -157,7 +162,7 @@ def power_returns(a: Arena) -> Expect:
     boot = a.boots[victim].number
     a.always_on.add(victim)
     a.lab.network.isolate(victim)
-    a.wait(lambda: a.lab[victim].boots > boot, 60, f"node {victim} to be cut off, and on again")
+    a.wait(lambda: a.lab[victim].boots > boot, SOON_S, f"node {victim} to be cut off, and on again")
     a.lab.network.heal()
     return Expect(_set(victim), once=True)
 
@@ -167,11 +172,11 @@ def amnesia(a: Arena) -> Expect:
     it, and it is no newcomer when they meet: its fence goes on."""
     since = a.lab.network.isolate(3)
     a.lab.power.set_broken(3)
-    a.wait(lambda: any(r.victim == 3 and r.code != 0 and r.asked_ns > since for r in a.lab.power.history), 60, "a failed fence of node 3")
+    a.wait(lambda: any(r.victim == 3 and r.code for r in a.lab.power.history if r.asked_ns > since), SOON_S, "a failed fence of node 3")
     boots = {n: a.boots[n].number for n in (1, 2)}
     lost = a.cut(1, 2)
-    a.wait(lambda: all(a.boots[n].number > boots[n] for n in (1, 2)), 120, "nodes 1 and 2 to boot")
-    a.vcs.wait(lambda: all(_says(a, n, "waiting_for_all") for n in (1, 2)), 60, "1 and 2 to wait for node 3")
+    a.wait(lambda: all(a.boots[n].number > boots[n] for n in (1, 2)), BACK_S, "nodes 1 and 2 to boot")
+    a.vcs.wait(lambda: all(_says(a, n, "waiting_for_all") for n in (1, 2)), BACK_S, "1 and 2 to wait for node 3")
     time.sleep(WATCHED_S)
     check(a.lab[3].on and not a.traced("vcs_group_start", (1, 2), lost), "1 and 2 were given a start while node 3 could write")
     a.lab.power.set_working()
@@ -187,13 +192,14 @@ def _kill(a: Arena, node: int, module: str) -> None:
     """And until there is another one."""
     old = a.vcs.daemon_pid(node, module)
     a.vcs.kill_daemon(node, module)
-    a.vcs.wait(lambda: a.vcs.daemon_pid(node, module) not in (0, old), 60, f"another {module} on node {node}")
+    a.vcs.wait(lambda: a.vcs.daemon_pid(node, module) not in (0, old), SOON_S, f"another {module} on node {node}")
 
 
 def kill_vcsd(a: Arena) -> Expect:
     """SIGKILL of one vcsd: its unit starts it again, the node was detached meanwhile, nobody is fenced (S16)."""
-    _kill(a, a.pick()[0], "vcs.vcsd")
-    return Expect()
+    [node] = a.pick()
+    _kill(a, node, "vcs.vcsd")
+    return Expect(may=a.short_lease(node))
 
 
 def kill_glue(a: Arena) -> Expect:
@@ -207,7 +213,7 @@ def kill_all_daemons(a: Arena) -> Expect:
     pids = {n: [a.vcs.daemon_pid(n, module) for module in ("vcs.vcsd", "dlm_glue")] for n in NODES}
     check(all(all(p) for p in pids.values()), f"daemons: {pids}")
     a.lab.each(lambda m: m.run(f"kill -9 {' '.join(map(str, pids[m.spec.node]))}", check=True), *NODES)
-    return Expect()
+    return Expect(may=a.short_lease(*NODES))
 
 
 # --- pauses -----------------------------------------------------------------------------------------------------------
@@ -233,7 +239,8 @@ def pause_1(a: Arena) -> Expect:
 
 def pause_5(a: Arena) -> Expect:
     """A machine stands still for 5 s."""
-    return Expect(_set(_pause(a, 5)))
+    victim = _pause(a, 5)
+    return Expect(_set(victim)) if a.power else Expect(may=_set(victim))  # its lease may be longer
 
 
 def pause_30(a: Arena) -> Expect:
@@ -266,7 +273,7 @@ def _apart(a: Arena, seconds: float) -> None:
     """Every node alone, for so long at least, and until every kernel knows that there is no quorum."""
     end = time.monotonic() + seconds
     a.lab.network.partition({1}, {2}, {3})
-    a.wait(lambda: not any(a.vcs.view(n)["quorate"] for n in NODES), 60, "nobody to be quorate")
+    a.wait(lambda: not any(a.vcs.view(n)["quorate"] for n in NODES), SOON_S, "nobody to be quorate")
     time.sleep(max(0.0, end - time.monotonic()))
     check(not any(a.vcs.view(n)["quorate"] for n in NODES), "somebody alone was quorate")
     a.lab.network.heal()
@@ -279,9 +286,9 @@ def partition_1_1_1(a: Arena) -> Expect:
 
 
 def blackout(a: Arena) -> Expect:
-    """No network at all for 10 s, as when a switch boots: nobody is reset (S7)."""
+    """No network at all for 10 s, as when a switch boots: nobody is reset (S7), but by a lease that is shorter than that."""
     _apart(a, 10)
-    return Expect()
+    return Expect(may=a.short_lease(*NODES))
 
 
 def long_blackout(a: Arena) -> Expect:
@@ -294,8 +301,7 @@ def one_way(a: Arena) -> Expect:
     """One node does not hear another one, which hears it: one of them goes, and the rest goes on."""
     deaf, heard = a.pick(2)
     since = a.lab.network.block(heard, deaf, oneway=True)
-    a.wait(lambda: any(r.victim in (deaf, heard) and r.code == 0 and r.action == "off" and r.asked_ns > since
-                       for r in a.lab.power.history), 60, "one of the two to be fenced")  # fmt: skip
+    a.wait(lambda: {deaf, heard} & set(a.fenced(since)), SOON_S + LEASE_MS / 1000, "one of the two to be fenced")
     a.lab.network.heal()
     return Expect(may=_set(deaf, heard), least=1)
 
@@ -333,7 +339,7 @@ def no_memory(a: Arena) -> Expect:
         lines = hog.log.read_text().splitlines()[-4:] if hog.log.exists() else []
         return sum(f'"available_kib": {n},' in line for line in lines for n in _numbers(line) if n < SHORT_KIB) >= 3
 
-    a.wait(short, 120, f"node {starved} to be short of memory")
+    a.wait(short, BACK_S, f"node {starved} to be short of memory")
     since = a.cut(victim)
     a.wait_fenced(victim, since)
     _recovering(a, a.others(victim), since)
