@@ -48,6 +48,7 @@ class Machine:
         self.spec = spec
         self.folder = folder
         self.boots = 0
+        self._on_ns = 0
         self.stop_reason = ""
         self.spawned: dict[str, Spawned] = {}
         self.offset: ClockOffset | None = None
@@ -87,6 +88,7 @@ class Machine:
             if self.on:
                 raise LabError(f"{self.name} is on already")
             self.boots += 1
+            self._on_ns = time.monotonic_ns()
             self.offset, self.stop_reason, self._frozen = None, "", ""
             self.spawned = {}
             self._ready = threading.Event()
@@ -184,6 +186,23 @@ class Machine:
         self._qmp.command("block_set_io_throttle", device=disk, **limits)
         self._timeline.host("throttle", self.spec.node, disk=disk, iops=iops, bytes_per_s=bytes_per_s)
         return time.monotonic_ns()
+
+    def writes(self, disk: str = "shared0") -> int:
+        """How many writes of this boot the disk (its serial) has completed, by QEMU's own count."""
+        return next(int(d["stats"]["wr_operations"]) for d in self._qmp.command("query-blockstats") if d["device"] == disk)
+
+    def stand_after_reset(self) -> None:
+        """From now on a reset leaves the machine standing still, so that it can be asked for its writes, until power_off()."""
+        self._qmp.command("set-action", shutdown="pause")
+
+    def wait_reset(self, timeout: float) -> int:
+        """After stand_after_reset: wait until the guest has reset itself. The host's ns at which QEMU said so."""
+        deadline = time.monotonic() + timeout
+        while not (said := [e for e in self._timeline.acts("qemu shutdown", self.spec.node) if e.host_ns > self._on_ns]):
+            if time.monotonic() > deadline:
+                raise LabTimeout(f"{self.name} has not reset itself in {timeout:.0f} s")
+            time.sleep(0.001)
+        return said[0].host_ns
 
     def _ended(self, code: int, when_ns: int) -> None:
         self._timeline.host("machine gone", self.spec.node, at_ns=when_ns, reason=self.stop_reason or f"exit {code}")
