@@ -139,10 +139,12 @@ def test_a_paused_machine_resets_itself_when_it_goes_on(
     """S11: beyond its deadline it stood still, and the others have gone on. What it does between its resumption and its reset no lease
     can prevent: that window is measured here and stands in docs/safety.md. QEMU counts the writes, those that it had in hand when it was
     stopped among them; the few that it did between the first count and the stop are counted, too."""
+    unloaded = gfs2[VICTIM].writes()
     logs = writers(gfs2)
     boot = gfs2[VICTIM].boots
     gfs2[VICTIM].stand_after_reset()
     before = gfs2[VICTIM].writes()
+    assert before > unloaded, "QEMU's count does not see the writer"
     frozen_ns = gfs2[VICTIM].freeze()
     began_ns = min(s.host_ns for s in wait_started(gfs2, SURVIVORS, since_ns=frozen_ns).values())
     gfs2.wait(lambda: gfs2.now_ns() > frozen_ns + FROZEN_S * 1e9, 60, "the pause to be longer than the deadline")
