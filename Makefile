@@ -93,7 +93,7 @@ test-quick: lab second-python gen-check lint lint-kmod ## unit, simulation and p
 	@$(PY) -m pytest -q -n 2 -m "not vm" tests
 
 test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters (K=pattern)
-	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') --ignore=tests/cluster/faults tests/kernel tests/cluster
+	@$(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') --ignore=tests/cluster/faults tests/kernel tests/cluster tests/tools
 
 .PHONY: restarts
 restarts: lab kmod ## dlm_glue and vcsd restarted twenty times each under a GFS2 load: longest stall, fences (RESTARTS=20 STALL=3)

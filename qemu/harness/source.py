@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files of the kernel's source that no package of headers has, in the cache: checkpatch with its lists of words.
+"""Files of the kernel's source that no package of headers has, in the cache: checkpatch with its lists of words, the netlink client.
 
     python -m harness.source       prints the folder; the first time it downloads 150 MB
 """
@@ -14,7 +14,13 @@ from pathlib import Path
 from harness.cache import built, cache_dir, digest, run, say
 
 PACKAGE = "linux-source-6.12"
-FILES = ("scripts/checkpatch.pl", "scripts/spelling.txt", "scripts/const_structs.checkpatch")
+CHECKPATCH = ("scripts/checkpatch.pl", "scripts/spelling.txt", "scripts/const_structs.checkpatch")
+YNL = (
+    "tools/net/ynl/cli.py", "tools/net/ynl/lib/__init__.py", "tools/net/ynl/lib/nlspec.py", "tools/net/ynl/lib/ynl.py",
+    "Documentation/netlink/genetlink-legacy.yaml",
+)  # fmt: skip
+"The client that speaks any family by its YAML (`cli.py`), and the schema that it checks the YAML with."
+FILES = (*CHECKPATCH, *YNL)
 
 
 def _build(to: Path) -> None:
