@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
 LOGS = "/run/lab/log"  # what spawned processes print
-WATCHED = {LOGS: (".log",), "/run/vcs": (".jsonl", ".log")}
+WATCHED = {LOGS: (".log",), "/run/vcs": (".jsonl",)}
 CHUNK = 256 * 1024
 
 
