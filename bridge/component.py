@@ -20,7 +20,7 @@ from bridge.coordinator.waits import Wait
 from bridge.driver import Driver, Fencer
 from bridge.fencing import Fencing
 from bridge.restart import Announcement
-from bridge.seat import CAP_RESET, take_seat
+from bridge.seat import CAP_RESET, give_back, take_seat
 from bridge.storage import RecordFile, refuse_cluster_file_system
 from bridge.switch import ClusterInfo, ProviderPort
 from bridge.witness.client import WitnessClient
@@ -333,7 +333,7 @@ class Component:
         await self._engine.leave()
         if self.before_departure is not None:
             await self.before_departure()
-        self._switch.detach(self.handle, self._session)
+        give_back(self._switch, self.handle, self._session)
         self._switch.cluster_del(self.handle)
         self.log.note("left", nodeid=self.nodeid)
         self.left.set()

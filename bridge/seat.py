@@ -30,6 +30,21 @@ async def take_seat(switch: ProviderPort, config: ClusterConfig, nodeid: int, ha
     return await _attach(switch, handle, config.lease.lease_ms, grace_ms)
 
 
+def give_back(switch: ProviderPort, handle: str, session: int) -> None:
+    """Give the seat back. Who asked to join after this node had left is told that the cluster has ended here. Raises SwitchError."""
+    while True:
+        try:
+            switch.detach(handle, session)
+        except SwitchError as error:
+            late = [g.name for g in switch.groups(handle) if not g.event]
+            if error.errno != errno.EBUSY or not late:
+                raise
+            for name in late:
+                switch.group_left(handle, session, name, errno.ESHUTDOWN)
+        else:
+            return
+
+
 async def _attach(switch: ProviderPort, handle: str, lease_ms: int, grace_ms: int) -> Attachment:
     """Wait a moment for a seat whose holder has just been killed: the kernel frees it after the process is gone."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()

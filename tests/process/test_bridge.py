@@ -259,6 +259,23 @@ def test_a_seat_that_is_taken_is_refused(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_who_joins_while_the_node_departs_is_told_so(tmp_path: Path) -> None:
+    """It asked when this node had left already, and nothing was ever told to it: no reason to keep the seat."""
+
+    async def story(nodes: Nodes, _power: PowerSwitch) -> None:
+        await nodes.form()
+        component, late = nodes[3].component, []
+        assert component is not None
+
+        async def user_begins() -> None:
+            late.append(nodes[3].join("late"))
+
+        component.before_departure = user_begins
+        await component.leave()
+        assert late and component.left.is_set() and not nodes[3].switch.clusters()
+        await nodes.until(lambda: nodes[1].view() == nodes[2].view() == [1, 2])
+
+    tell(tmp_path, story)
 
 
 def test_a_leave_is_finished_even_if_nobody_waits_for_it(tmp_path: Path) -> None:

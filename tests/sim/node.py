@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.coordinator import api as co
 from bridge.coordinator.lease import announce
+from bridge.seat import give_back
 from membership.api import Configuration, EngineEvent, Kind, Processor
 from tests.fakes.switch import CAPABILITY_RESET, FakeSwitch
 from tests.fakes.switch_state import FakeGroup
@@ -333,7 +334,7 @@ class Machine:
         daemon.dead = True
         self.world.engine.leave(self.nodeid)
         try:
-            daemon.port.detach(HANDLE, daemon.session)
+            give_back(daemon.port, HANDLE, daemon.session)
         except SwitchError:
             raise Violation("leave", f"node {self.nodeid} left the cluster while its switch held groups") from None
         daemon.port.close()
