@@ -47,15 +47,18 @@ def leave(state: State, nodeid: int) -> None:
     """It has left, in order, and its vote with it, unless nobody else has one: with no voters at all every part would be a majority."""
     node = state.nodes[nodeid]
     node.status = LEFT
-    node.voter = node.voter and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid)
+    node.voter = _only_voter(state, nodeid)
 
 
 def missed(state: State, nodeid: int) -> bool:
     """It is in a group; or the others are about to get their votes back, and until then would have no quorum without it."""
     if any(g.has(nodeid) for g in state.groups.values()):
         return True
-    return (running(state) and not state.by_witness and bool(state.ballot.add) and state.nodes[nodeid].voter
-            and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid))
+    return bool(state.ballot.add) and not state.by_witness and _only_voter(state, nodeid)
+
+
+def _only_voter(state: State, nodeid: int) -> bool:
+    return state.nodes[nodeid].voter and not any(o.voter and o.votes for n, o in state.nodes.items() if n != nodeid)
 
 
 def running(state: State) -> bool:

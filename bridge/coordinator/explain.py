@@ -52,7 +52,8 @@ def _quorum(c: Coordinator) -> dict[str, object]:
         here = [m.nodeid for m in c.members]
         votes = quorum.count(c.config, state.nodes, here, state.ballot, state.ring_members, state.by_witness)
     flags = [name for name in ("two_node", "wait_for_all", "last_man_standing", "auto_tie_breaker") if getattr(rules, name)]
-    voters = [n.id for n in c.config.nodes if n.votes and ((k := state.nodes.get(n.id)) is None or k.voter)]
+    voting = quorum.voters(c.config, state.nodes)
+    voters = [n.id for n in c.config.nodes if n.votes and n.id in voting]
     return {
         "quorate": c.deciding, "votes": votes.present, "expected": votes.expected, "needed": votes.needed,
         "wait_for_all": rules.wait_for_all, "flags": flags, "exclusive": quorum.exclusive(c.config), "voters": voters,

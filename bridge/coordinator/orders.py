@@ -8,7 +8,7 @@ or is back with a new boot incarnation, a lost lease of that node proves nothing
 learns of it with the state of others knows no time, and freezes nothing before those who do renew it.
 
 **Shutdown** is refused while anybody is in a group or owed a fence, because leaving would then mean failing. After it no group is
-joined any more, and the nodes leave one after the other, the highest id first: the last one's record says that everybody has left.
+joined any more, and the nodes leave one after the other, the highest id first: the last one keeps its vote, and the others wait for it.
 """
 
 from __future__ import annotations

@@ -65,18 +65,23 @@ def tie_breaker(config: ClusterConfig, voters: Collection[int]) -> int:
     return next((n for n in map(int, wanted.split()) if n in voters), 0)
 
 
+def voters(config: ClusterConfig, nodes: Mapping[int, Node]) -> set[int]:
+    """Configured nodes whose votes are expected; some have none to give."""
+    return {n.id for n in config.nodes if (k := nodes.get(n.id)) is None or k.voter}
+
+
 def count(
     config: ClusterConfig, nodes: Mapping[int, Node], present: Collection[int], ballot: Ballot = NO_BALLOT,
     ring_members: Collection[int] = (), granted: bool = False,
 ) -> Votes:
     """The votes of ``present``, judged by ``nodes`` (the state of the last primary configuration, whose members were ``ring_members``)
     and by its ``ballot``. ``granted``: the witness says that half is enough for them."""
-    voters = {n.id for n in config.nodes if (k := nodes.get(n.id)) is None or k.voter}
-    found = _count(config, nodes, present, voters, ballot, granted)
+    voting = voters(config, nodes)
+    found = _count(config, nodes, present, voting, ballot, granted)
     if not (ballot.add or ballot.drop) or not ballot.agreed.issuperset(ring_members):
         return found
     # Somebody may have carried it out in the regular configuration; we only know that everybody had agreed.
-    other = _count(config, nodes, present, (voters | set(ballot.add)) - set(ballot.drop), ballot, granted)
+    other = _count(config, nodes, present, (voting | set(ballot.add)) - set(ballot.drop), ballot, granted)
     return found if not found.quorate else other if not other.quorate else found
 
 

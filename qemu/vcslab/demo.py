@@ -19,7 +19,7 @@ from harness import Cluster
 
 from vcslab.cluster import VcsCluster
 from vcslab.report import Kill, render
-from vcslab.story import check, cross_read, kill_under_load, verify_file, wait_group, wait_writing
+from vcslab.story import check, cross_read, key_of, kill_under_load, verify_file, wait_group, wait_writing
 
 NODES = (1, 2, 3)
 VICTIM = 2
@@ -49,7 +49,7 @@ def one_kill(vcs: VcsCluster, number: int) -> Kill:
     """Writers on all nodes, power cut of the victim, recovery, and the victim back with its mount."""
     with step(f"kill {number}: all nodes write, then node {VICTIM}'s power is cut"):
         logs = {n: vcs.start_writer(n) for n in NODES}
-        victim_key = f"{VICTIM}/{int(logs[VICTIM].removeprefix('writer')):08x}"
+        victim_key = key_of(VICTIM, logs[VICTIM])
         wait_writing(vcs, logs, 10)
         kill, fsynced = kill_under_load(vcs, VICTIM, logs)
         survivors = {n: log for n, log in logs.items() if n != VICTIM}

@@ -88,6 +88,11 @@ def failover(cluster: VcsCluster, victim: int, cut_ns: int, logs: dict[int, str]
     return kill, fsynced
 
 
+def key_of(node: int, log: str) -> str:
+    """How the workload's file names the writer whose log this is."""
+    return f"{node}/{int(log.removeprefix('writer')):08x}"
+
+
 def verify_file(cluster: VcsCluster, node: int, writer_key: str, fsynced: int) -> dict[str, object]:
     """Read on ``node``: no record torn or missing, and everything that ``writer_key`` had fsynced is there."""
     answer = cluster.check_file(node)

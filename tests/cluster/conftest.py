@@ -47,6 +47,15 @@ def mounted_everywhere(vcs: VcsCluster) -> None:
     wait_group(vcs, NODES)
 
 
+def with_gfs2(factory: Factory, extra: str) -> VcsCluster:
+    """GFS2 made on the shared disk and mounted on all three; ``extra``: of the configuration."""
+    lab = factory(nodes=3, shared_disk_mib=512)
+    shell.setup(lab, extra)
+    vcs = VcsCluster(lab, extra=extra)
+    trace_on(vcs, *NODES)
+    return vcs
+
+
 @pytest.fixture(scope="module")
 def three(module_cluster: Factory) -> VcsCluster:
     """Three nodes, quorate, nothing mounted; their switches' tracepoints are recorded."""
@@ -62,12 +71,8 @@ def three(module_cluster: Factory) -> VcsCluster:
 
 @pytest.fixture(scope="module")
 def made(module_cluster: Factory) -> VcsCluster:
-    """The cluster of `make shell`: GFS2 made on the shared disk and mounted on all three."""
-    lab = module_cluster(nodes=3, shared_disk_mib=512)
-    shell.setup(lab, PATIENT)
-    vcs = VcsCluster(lab, extra=PATIENT)
-    trace_on(vcs, *NODES)
-    return vcs
+    """The cluster of `make shell`. A file whose stories need another configuration has a fixture of this name."""
+    return with_gfs2(module_cluster, PATIENT)
 
 
 @pytest.fixture

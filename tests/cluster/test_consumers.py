@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from harness.pytest_plugin import Factory
 from vcslab.cluster import HANDLE, MOUNTPOINT, VcsCluster
-from vcslab.story import cross_read, verify_file, wait_group, wait_writing
+from vcslab.story import cross_read, key_of, verify_file, wait_group, wait_writing
 
 from tests.cluster.calm import site
 from tests.cluster.conftest import NODES
@@ -60,7 +60,7 @@ def file_system_story(vcs: VcsCluster, lockspace: str, mount: str) -> None:
     wait_writing(vcs, {n: logs[n] for n in SURVIVORS}, 20, 120)
     for n in SURVIVORS:
         vcs.stop_writers(n)
-    key = f"{VICTIM}/{int(logs[VICTIM].removeprefix('writer')):08x}"
+    key = key_of(VICTIM, logs[VICTIM])
     for n in SURVIVORS:
         verify_file(vcs, n, key, fsynced)
 

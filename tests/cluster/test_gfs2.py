@@ -7,7 +7,7 @@ import pytest
 from vcslab.cluster import VcsCluster, parse_list
 from vcslab.evidence import fences, no_start_before_fence
 from vcslab.fsck import counters_only, fsck
-from vcslab.story import cross_read, kill_under_load, verify_file, wait_group, wait_writing
+from vcslab.story import cross_read, key_of, kill_under_load, verify_file, wait_group, wait_writing
 
 from tests.cluster.commands import agrees_with_kernel, ask
 from tests.cluster.conftest import NODES, bring_back
@@ -21,11 +21,6 @@ def unmount_everywhere(vcs: VcsCluster) -> None:
     for n in NODES:
         assert not vcs[n].run("ls /sys/kernel/dlm").out.strip(), f"node {n} still has a lockspace"
         assert not vcs.group(n), f"node {n} still has the lockspace's group"
-
-
-def key_of(node: int, log: str) -> str:
-    """How the workload's file names the writer whose log this is."""
-    return f"{node}/{int(log.removeprefix('writer')):08x}"
 
 
 def test_every_node_says_what_its_kernel_says(gfs2: VcsCluster) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from vcslab.cluster import FSNAME, VcsCluster
 from vcslab.report import node_events
-from vcslab.story import verify_file, wait_group, wait_writing
+from vcslab.story import key_of, verify_file, wait_group, wait_writing
 
 from tests.cluster.conftest import NODES
 
@@ -17,8 +17,7 @@ VICTIM = 3
 
 def fsynced_by(vcs: VcsCluster, node: int, log: str, boot: int) -> tuple[str, int]:
     """(key in the file, last fsynced counter) of a writer of that boot."""
-    key = f"{node}/{int(log.removeprefix('writer')):08x}"
-    return key, max(r["own"] for r in vcs.written(node, log, boot=boot))
+    return key_of(node, log), max(r["own"] for r in vcs.written(node, log, boot=boot))
 
 
 def test_a_killed_dlm_glue_harms_nobody(gfs2: VcsCluster) -> None:

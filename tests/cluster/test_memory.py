@@ -12,7 +12,7 @@ from harness.pytest_plugin import Factory
 from vcslab.cluster import MOUNTPOINT, VcsCluster
 from vcslab.evidence import no_start_before_fence, trace_on
 from vcslab.shell import setup
-from vcslab.story import cross_read, failover, verify_file, wait_group, wait_writing
+from vcslab.story import cross_read, failover, key_of, verify_file, wait_group, wait_writing
 
 from tests.cluster.conftest import NODES, PATIENT, bring_back
 
@@ -115,7 +115,7 @@ def test_recovery_without_memory(small: VcsCluster) -> None:
     assert {module: vcs.daemon_pid(STARVED, module) for module in DAEMONS} == daemons
     for n in survivors:
         vcs.stop_writers(n)
-    key = f"{VICTIM}/{int(logs[VICTIM].removeprefix('writer')):08x}"
+    key = key_of(VICTIM, logs[VICTIM])
     for n in NODES:
         verify_file(vcs, n, key, fsynced)
     cross_read(vcs, NODES)

@@ -8,14 +8,12 @@ import os
 
 import pytest
 from harness.pytest_plugin import Factory
-from vcslab import shell
 from vcslab.cluster import VcsCluster
-from vcslab.evidence import trace_on
 from vcslab.restarts import VCSD, cuts, end, how, restart_glue, restart_vcsd, stall
-from vcslab.story import wait_writing
+from vcslab.story import key_of, wait_writing
 
 from tests.cluster.commands import ask
-from tests.cluster.conftest import NODES, mounted_everywhere
+from tests.cluster.conftest import NODES, with_gfs2
 
 pytestmark = pytest.mark.vm
 
@@ -44,18 +42,7 @@ within ten minutes is a failed node."""
 
 @pytest.fixture(scope="module")
 def made(module_cluster: Factory) -> VcsCluster:
-    lab = module_cluster(nodes=3, shared_disk_mib=512)
-    shell.setup(lab, SLOW)
-    vcs = VcsCluster(lab, extra=SLOW)
-    trace_on(vcs, *NODES)
-    return vcs
-
-
-@pytest.fixture
-def gfs2(made: VcsCluster) -> VcsCluster:
-    """GFS2 mounted on all three."""
-    mounted_everywhere(made)
-    return made
+    return with_gfs2(module_cluster, SLOW)
 
 
 def load(vcs: VcsCluster) -> tuple[dict[int, str], int]:
@@ -79,10 +66,9 @@ def judge(vcs: VcsCluster, logs: dict[int, str], begin_ns: int, what: str, limit
         vcs.stop_writers(n)
     for n, log in logs.items():
         fsynced = max(r["own"] for r in vcs.written(n, log))
-        key = f"{n}/{int(log.removeprefix('writer')):08x}"
         answer = vcs.check_file(1, "restarts")
         assert not answer["problems"], answer
-        assert answer["writers"][key] >= fsynced
+        assert answer["writers"][key_of(n, log)] >= fsynced
     verify_nothing_waits(vcs)
 
 

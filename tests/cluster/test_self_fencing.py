@@ -13,7 +13,7 @@ import pytest
 from harness.pytest_plugin import Factory
 from vcslab.cluster import VcsCluster
 from vcslab.evidence import trace_on, wait_started
-from vcslab.story import kill_under_load, verify_file, wait_group, wait_writing
+from vcslab.story import key_of, kill_under_load, verify_file, wait_group, wait_writing
 
 from tests.cluster.commands import ask
 from tests.cluster.conftest import NODES, PATIENT, bring_back, mounted_everywhere
@@ -56,7 +56,7 @@ def writers(vcs: VcsCluster) -> dict[int, str]:
 def victim_of(vcs: VcsCluster, logs: dict[int, str], boot: int) -> tuple[str, int, int]:
     """(key in the file, last fsynced record, host ns of it) of the victim's writer in that boot."""
     records = vcs.written(VICTIM, logs[VICTIM], boot=boot)
-    return f"{VICTIM}/{int(logs[VICTIM].removeprefix('writer')):08x}", max(r["own"] for r in records), max(r["host_ns"] for r in records)
+    return key_of(VICTIM, logs[VICTIM]), max(r["own"] for r in records), max(r["host_ns"] for r in records)
 
 
 def others_go_on(vcs: VcsCluster, logs: dict[int, str], boot: int, since_ns: int) -> tuple[int, int]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The rules of the ring one by one: the table is total, the token's arithmetic, flow control, replay, packing, promises."""
+"""The rules of the ring one by one: the table is total, the token's arithmetic, flow control, replay, packing."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from membership.api import Order, Processor
-from membership.totem import engine, flow, frames, recovery, states, wire
+from membership.totem import engine, flow, frames, states, wire
 from membership.totem.aes import aes_gcm
-from membership.totem.core import Core, CoreConfig, Forming, Send
+from membership.totem.core import Core, CoreConfig, Send
 from membership.totem.limits import (
     CLAIM_NS,
     LOSS_SAMPLE,
@@ -34,7 +34,6 @@ from membership.totem.packing import Reassembly, SendQueue
 from membership.totem.peers import Peer, ReplayWindow
 from membership.totem.repair import Asks, Pieces, wanted, without
 from membership.totem.ring import Ring
-from membership.totem.ringseq import RingSeqFile
 from membership.totem.seal import Sealer
 from membership.totem.token import visit
 from vcs.config.model import TotemConfig
@@ -367,6 +366,18 @@ def test_replay_window_takes_each_number_once(numbers: list[int]) -> None:
     assert not window.accept(0)
 
 
+def test_a_former_life_heard_late_does_not_take_the_seat() -> None:
+    """Another incarnation is believed when the current one, asked, was silent long enough; who answers keeps the seat."""
+    peer, never = Peer(2, current=Processor(2, 7, 70), heard_ns=1000), -(1 << 62)
+    assert (peer.contest(never, 1050), peer.contest(never, 1149)) == (0, 99)
+    assert peer.contest(1140, 1150) == 0, "it answered: its silence counts from here"
+    peer.heard_ns = 1200
+    assert peer.contest(1140, 1250) == 100, "what is only heard may have been held back"
+    late = 1250 + CLAIM_NS + 1
+    assert peer.contest(1140, late) == 0, "nobody claimed the seat for long: it is asked anew"
+    assert peer.contest(1140, late + CLAIM_NS) == CLAIM_NS
+
+
 # --- packing ----------------------------------------------------------------------------------------------------------------
 
 
@@ -420,72 +431,3 @@ def test_queue_limits() -> None:
         queue.put(b"", Order.AGREED)
     with pytest.raises(VcsError, match="full"):
         queue.put(b"", Order.AGREED)
-
-
-# --- promises ---------------------------------------------------------------------------------------------------------------
-
-
-def entry(p: Processor, attempt: int = 0, *obliged: Processor) -> wire.Entry:
-    mask = recovery.mask_of(P, obliged)
-    return wire.Entry(p, True, RING, attempt=RingId(attempt, 1) if attempt else wire.NO_RING, obligations=mask)
-
-
-def test_nothing_promised_all_present_are_obliged() -> None:
-    assert recovery.promise(P, [entry(P[0]), entry(P[1])]) == (0b11, True)
-
-
-def test_a_completed_attempt_binds_for_ever_even_those_who_are_gone() -> None:
-    done = [entry(p, 12, *P[:3]) for p in P[:2]]
-    assert recovery.promise(P, done) == (0b111, False)
-    assert recovery.promise(P, done[:1]) == (0b111, False)
-
-
-def test_an_attempt_that_a_member_did_not_complete_is_void() -> None:
-    assert recovery.promise(P, [entry(P[0], 12, *P[:3]), entry(P[1])]) == (0b011, True)
-
-
-def test_a_later_promise_stays_in_force_beside_a_void_one() -> None:
-    """Node 2 completed attempt 16 with node 3, which is gone and may have installed it; node 1 had completed 12 with both."""
-    one, two = entry(P[0], 12, *P[:3]), entry(P[1], 16, P[1], P[2])
-    assert not recovery.in_force(P, one, [one, two])
-    assert recovery.promise(P, [one, two]) == (0b111, True)
-
-
-def test_a_commit_token_of_another_ring_or_from_anybody_else_begins_nothing() -> None:
-    core, _ring = make_core(1)
-    forming = core.forming = Forming(Ring(RingId(12, 1), P[:3], core.local))
-    entries = tuple(wire.Entry(p, True, core.ring.id) for p in P[:3])
-    for sender, ring in ((P[1], RingId(12, 1)), (P[2], RingId(8, 1)), (P[2], RingId(16, 1))):
-        recovery.first_token(core, sender, wire.Commit(ring, 7, entries), 1)
-    assert (core.counters["foreign"], forming.started, core.out) == (3, False, [])
-    recovery.first_token(core, P[2], wire.Commit(RingId(12, 1), 7, entries), 1)
-    assert forming.started
-
-
-# --- the ring sequence on disk ------------------------------------------------------------------------------------------------
-
-
-def test_ring_sequence_file(tmp_path: Path) -> None:
-    file = RingSeqFile(str(tmp_path / "ring_seq"))
-    assert (file.load(), file.problem) == (0, "")
-    file.store(4444)
-    assert (file.load(), file.problem) == (4444, "")
-    data = (tmp_path / "ring_seq").read_bytes()
-    for bad in (data[:-1], data + b"x", b"", data[:9] + b"\xff" + data[10:]):
-        (tmp_path / "ring_seq").write_bytes(bad)
-        assert file.load() == 0
-        assert "damaged" in file.problem
-    with pytest.raises(VcsError, match="cannot store"):
-        RingSeqFile(str(tmp_path / "no" / "ring_seq")).store(4)
-
-
-def test_a_former_life_heard_late_does_not_take_the_seat() -> None:
-    """Another incarnation is believed when the current one, asked, was silent long enough; who answers keeps the seat."""
-    peer, never = Peer(2, current=Processor(2, 7, 70), heard_ns=1000), -(1 << 62)
-    assert (peer.contest(never, 1050), peer.contest(never, 1149)) == (0, 99)
-    assert peer.contest(1140, 1150) == 0, "it answered: its silence counts from here"
-    peer.heard_ns = 1200
-    assert peer.contest(1140, 1250) == 100, "what is only heard may have been held back"
-    late = 1250 + CLAIM_NS + 1
-    assert peer.contest(1140, late) == 0, "nobody claimed the seat for long: it is asked anew"
-    assert peer.contest(1140, late + CLAIM_NS) == CLAIM_NS

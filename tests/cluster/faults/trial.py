@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from vcslab.cluster import MOUNTPOINT
 from vcslab.evidence import GROUP
 from vcslab.fsck import counters_only, fsck, mend_counters
-from vcslab.story import check
+from vcslab.story import check, key_of
 from vcslab.workload import RECORD, unpack
 from vcslab.workload import check as check_records
 
-from tests.cluster.faults.arena import RESET, Arena, Boot, Expect, Row
+from tests.cluster.faults.arena import RESET, Arena, Expect, Row
 from tests.cluster.faults.judge import Trial, Written, early_starts, late_writes, left_out, longest_gap, two_holders
 from tests.cluster.faults.tuning import CLOCK_ERROR_NS, LOCKSPACE, NODES
 
@@ -128,7 +128,7 @@ def judge_locks(arena: Arena, row: Row, error: int) -> None:
 
 def judge_records(arena: Arena) -> None:
     """On every node: no record torn, missing or twice, and whatever a writer had fsynced is there."""
-    fsynced = {_key(boot, log): max((r["own"] for r in arena.written(boot, log)), default=0)
+    fsynced = {key_of(boot.node, log): max((r["own"] for r in arena.written(boot, log)), default=0)
                for boot, log in arena.writers(arena.loaded)}  # fmt: skip
     check(sum(fsynced.values()) >= 30, f"hardly anything was written: {fsynced}")
     for node in NODES:
@@ -143,17 +143,12 @@ def judge_records(arena: Arena) -> None:
         check(not lost, f"node {node} does not find what was fsynced (writer: fsynced, found): {lost}")
 
 
-def _key(boot: Boot, log: str) -> str:
-    """How the workload's file names the writer whose log this is."""
-    return f"{boot.node}/{int(log.removeprefix('writer')):08x}"
-
-
 def judge_late_writes(arena: Arena, since: int, error: int) -> None:
     """In the file itself: nothing of an incarnation that was fenced for, behind what others began after the start without it."""
     lefts = left_out(arena.starts(since), Trial(arena.lives(), arena.proofs()), NODES, since)
     ends = {(life.node, life.boot): start.host_ns for start, life in lefts if start.group == GROUP}
     writers = arena.writers(arena.loaded)
-    ended = {_key(boot, log): ends[boot.node, boot.number] for boot, log in writers if (boot.node, boot.number) in ends}
+    ended = {key_of(boot.node, log): ends[boot.node, boot.number] for boot, log in writers if (boot.node, boot.number) in ends}
     began = {r["counter"]: r["began"] + boot.shift_ns for boot, log in writers for r in arena.written(boot, log)}
     data = arena.lab[NODES[0]].read_bytes(f"{MOUNTPOINT}/{arena.loaded}")
     found = [unpack(data[at : at + RECORD]) for at in range(0, len(data), RECORD)]
