@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Clusters: their list, the provider's seat, and what the death of a socket means. */
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -259,15 +260,18 @@ EXPORT_SYMBOL_GPL(vcs_up_lost);
 /* The seat is empty: tell the provider, let go what it held. Under c->config. */
 static void detach(struct vcs_cluster *c, struct vcs_provider_type *t)
 {
+	unsigned int flags = memalloc_nofs_save();
 	struct sock *sk = NULL;
 
 	t->ops->detach(c);
+	memalloc_nofs_restore(flags);
 	scoped_guard(vcs_cluster, c) {
 		swap(sk, c->seat.sk);
 		c->gone = NULL;
 	}
 	vcs_type_put(t);
-	sock_put(sk);
+	if (sk)
+		sock_put(sk);
 }
 
 /* One dead consumer's socket, for the caller to put; NULL when there is no more. */
@@ -358,13 +362,18 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 	if (lease_ms && !(t->caps & VCS_CAP_LEASE))
 		return vcs_refuse(from, VCS_A_LEASE_MS, -EOPNOTSUPP,
 				  "the provider type has no lease");
+	if (c->nr_groups && !(t->caps & VCS_CAP_GROUPS))
+		return vcs_refuse(from, VCS_A_PROVIDER, -EOPNOTSUPP,
+				  "the cluster has groups, the provider type has none");
 	err = vcs_lease_attach(c, lease_ms, grace_ms, from);
 	if (err)
 		return err;
 	c->type = t;
 	strscpy(c->provider, t->name, sizeof(c->provider));
+	WRITE_ONCE(c->caps, t->caps);
 	WRITE_ONCE(c->state, VCS_PROVIDER_ATTACHED);
-	vcs_session_take(&c->seat, from);
+	if (from->session)
+		vcs_session_take(&c->seat, from);
 	WRITE_ONCE(c->attached_ns, ktime_get_boottime_ns());
 	c->event_floor = c->highest_event;
 	list_for_each_entry(g, &c->groups, node)
@@ -378,6 +387,12 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_ms,
 		  const struct vcs_from *from)
 {
+	struct vcs_attach how = {
+		.handle = c->handle, .name = c->name, .nodeid = c->nodeid,
+		.incarnation = vcs_incarnation, .config = from->info->attrs[VCS_A_CONFIG],
+	};
+	struct sock *sk = NULL;
+	unsigned int flags;
 	int err;
 
 	guard(mutex)(&c->config);
@@ -385,14 +400,17 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 	err = seat_take(c, t, lease_ms, from);
 	if (err)
 		return err;
-	err = t->ops->attach(c, from->info->extack);
+	flags = memalloc_nofs_save();
+	err = t->ops->attach(c, &how, from->info->extack);
+	memalloc_nofs_restore(flags);
 	if (!err)
 		return 0;
 	scoped_guard(vcs_cluster, c) {
 		seat_leave(c, VCS_PROVIDER_NONE);
-		c->seat.sk = NULL;
+		swap(sk, c->seat.sk);
 	}
-	sock_put(from->sk);
+	if (sk)
+		sock_put(sk);
 	return err;
 }
 
@@ -410,14 +428,14 @@ int vcs_nl_provider_attach(struct vcs_from *from)
 	t = vcs_type_get(vcs_from_text(from, VCS_A_PROVIDER, "user"));
 	if (!t)
 		return vcs_refuse(from, VCS_A_PROVIDER, -ENOENT, "no such provider type");
-	from->session = vcs_random_id();
+	from->session = t->caps & VCS_CAP_KERNEL ? 0 : vcs_random_id();
 	err = attach(c, t, lease_ms, from);
 	if (err) {
 		vcs_type_put(t);
 		return err;
 	}
 	guard(vcs_cluster)(c);
-	return vcs_put_u64(from->reply, VCS_A_SESSION, from->session) ?:
+	return (from->session ? vcs_put_u64(from->reply, VCS_A_SESSION, from->session) : 0) ?:
 	       vcs_put_u64(from->reply, VCS_A_INCARNATION, vcs_incarnation) ?:
 	       vcs_put_u64(from->reply, VCS_A_HIGHEST_EVENT, c->highest_event) ?:
 	       vcs_put_u64(from->reply, VCS_A_GENERATION, vcs_view_locked(c)->generation);
@@ -429,6 +447,9 @@ int vcs_nl_provider_detach(struct vcs_from *from)
 	struct vcs_provider_type *t;
 	int err;
 
+	/* Without one it is 0, as is that of a seat which no socket holds. */
+	if (from->info->attrs[VCS_A_SESSION])
+		from->session = vcs_from_u64(from, VCS_A_SESSION);
 	guard(mutex)(&c->config);
 	scoped_guard(vcs_cluster, c) {
 		err = vcs_cluster_seated(c, from);

@@ -116,8 +116,7 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 	},
 	[VCS_CMD_PROVIDER_DETACH] = {
 		.call		= vcs_nl_provider_detach,
-		.required	= BIT_ULL(VCS_A_HANDLE) |
-				  BIT_ULL(VCS_A_SESSION),
+		.required	= BIT_ULL(VCS_A_HANDLE),
 		.cluster	= true,
 	},
 	[VCS_CMD_LEASE_RENEW] = {
@@ -226,11 +225,12 @@ static const struct nla_policy vcs_cluster_get_nl_policy[VCS_A_HANDLE + 1] = {
 	[VCS_A_HANDLE] = { .type = NLA_NUL_STRING, .len = 64, },
 };
 
-static const struct nla_policy vcs_provider_attach_nl_policy[VCS_A_GRACE_MS + 1] = {
+static const struct nla_policy vcs_provider_attach_nl_policy[VCS_A_CONFIG + 1] = {
 	[VCS_A_HANDLE] = { .type = NLA_NUL_STRING, .len = 64, },
 	[VCS_A_PROVIDER] = { .type = NLA_NUL_STRING, .len = 64, },
 	[VCS_A_LEASE_MS] = { .type = NLA_U32, },
 	[VCS_A_GRACE_MS] = { .type = NLA_U32, },
+	[VCS_A_CONFIG] = { .type = NLA_NESTED, },
 };
 
 static const struct nla_policy vcs_provider_detach_nl_policy[VCS_A_SESSION + 1] = {
@@ -360,7 +360,7 @@ const struct genl_ops vcs_nl_ops[20] = {
 		.cmd		= VCS_CMD_PROVIDER_ATTACH,
 		.doit		= vcs_nl_doit,
 		.policy		= vcs_provider_attach_nl_policy,
-		.maxattr	= VCS_A_GRACE_MS,
+		.maxattr	= VCS_A_CONFIG,
 	},
 	{
 		.cmd		= VCS_CMD_PROVIDER_DETACH,

@@ -36,7 +36,7 @@
  * says so.
  */
 struct vcs_session {
-	u64 id;			/* 0: nobody */
+	u64 id;			/* 0: nobody, or a provider in the kernel */
 	struct sock *sk;
 };
 
@@ -87,6 +87,7 @@ struct vcs_cluster {
 
 	enum vcs_provider_state state;
 	char provider[VCS_NAME_MAX + 1];
+	u64 caps;			/* of the attached or last type */
 	struct vcs_provider_type *type;	/* attached */
 	struct vcs_provider_type *gone;	/* lost, its detach is due */
 	struct vcs_session seat;

@@ -65,6 +65,9 @@ void vcs_type_put(struct vcs_provider_type *t)
 	module_put(t->owner);
 }
 
+/* What only a provider can do whose views are agreed upon. */
+#define AGREED_CAPS	(VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE)
+
 /* A missing op is a missing capability, and the other way round. */
 static bool caps_ok(const struct vcs_provider_type *t)
 {
@@ -73,7 +76,9 @@ static bool caps_ok(const struct vcs_provider_type *t)
 
 	if (!ops || !ops->attach || !ops->detach)
 		return false;
-	if (t->caps & ~(u64)(VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE))
+	if (t->caps & ~(u64)(VCS_CAP_AGREED | VCS_CAP_KERNEL | AGREED_CAPS))
+		return false;
+	if ((t->caps & AGREED_CAPS) && !(t->caps & VCS_CAP_AGREED))
 		return false;
 	return !!ops->join == groups && !!ops->leave == groups &&
 	       !!ops->acked == groups;

@@ -260,7 +260,8 @@ static ssize_t show_view_agreed(struct kobject *kobj,
 {
 	struct vcs_cluster *c = container_of(kobj, struct vcs_cluster, kobj);
 
-	return sysfs_emit(buf, "%u\n", attached(c));
+	return sysfs_emit(buf, "%u\n",
+			  attached(c) && (READ_ONCE(c->caps) & VCS_CAP_AGREED));
 }
 
 static struct kobj_attribute attr_view_agreed = {

@@ -8,9 +8,13 @@
 
 #include "internal.h"
 
-static int user_attach(struct vcs_cluster *c, struct netlink_ext_ack *extack)
+static int user_attach(struct vcs_cluster *c, const struct vcs_attach *how,
+		       struct netlink_ext_ack *extack)
 {
-	return 0;
+	if (!how->config)
+		return 0;
+	NL_SET_ERR_MSG_ATTR(extack, how->config, "the type user takes no configuration");
+	return -EINVAL;
 }
 
 static void user_detach(struct vcs_cluster *c)
@@ -37,6 +41,6 @@ static const struct vcs_provider_ops user_ops = {
 struct vcs_provider_type vcs_user_type = {
 	.name = "user",
 	.owner = THIS_MODULE,
-	.caps = VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE,
+	.caps = VCS_CAP_AGREED | VCS_CAP_GROUPS | VCS_CAP_FENCE | VCS_CAP_LEASE,
 	.ops = &user_ops,
 };

@@ -39,6 +39,7 @@ API_VERSION: Final = 1
 NAME_MAX: Final = 64
 MEMBERS_MAX: Final = 1024
 CLAIM_DATA_MAX: Final = 4096
+HEARTBEAT_NODES_MAX: Final = 64
 MCAST_GROUPS: Final[tuple[str, ...]] = ("hints",)
 
 ENUMS: Final[dict[str, dict[str, int]]] = {
@@ -49,7 +50,7 @@ ENUMS: Final[dict[str, dict[str, int]]] = {
     "provider-state": {"none": 0, "attached": 1, "orphan": 2, "lost": 3},
     "lease-state": {"none": 0, "idle": 1, "armed": 2, "expired": 3, "reset": 4},
     "view-flags": {"quorate": 1},
-    "capability": {"groups": 1, "fence": 2, "lease": 4, "reset": 8},
+    "capability": {"groups": 1, "fence": 2, "lease": 4, "reset": 8, "agreed": 16, "kernel": 32},
 }
 
 ATTRIBUTE_SETS: Final[dict[str, tuple[Attr, ...]]] = {
@@ -108,6 +109,17 @@ ATTRIBUTE_SETS: Final[dict[str, tuple[Attr, ...]]] = {
         Attr("started-event", 45, "u64"),
         Attr("started-member", 46, "nest", nested="member", multi=True),
         Attr("nr-started-members", 47, "u32"),
+        Attr("config", 48, "nest", nested="heartbeat"),
+    ),
+    "heartbeat": (
+        Attr("key", 1, "binary"),
+        Attr("interval-ms", 2, "u32"),
+        Attr("node", 3, "nest", nested="heartbeat-node", multi=True),
+    ),
+    "heartbeat-node": (
+        Attr("nodeid", 1, "u32"),
+        Attr("address", 2, "binary"),
+        Attr("port", 3, "u32"),
     ),
 }
 
@@ -116,7 +128,7 @@ OPS: Final[tuple[Op, ...]] = (
     Op("cluster-add", 2, do=("handle", "name", "nodeid"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("cluster-del", 3, do=("handle",), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("cluster-get", 4, do=("handle",), do_reply=("handle", "name", "nodeid", "provider", "provider-state", "change-seq", "highest-event", "generation", "lease-ms", "lease-remaining-ms", "lease-state", "grace-ms", "stale-acks"), dump=(), dump_reply=("handle", "name", "nodeid", "provider", "provider-state", "change-seq", "highest-event", "generation", "lease-ms", "lease-remaining-ms", "lease-state", "grace-ms", "stale-acks"), event=None),
-    Op("provider-attach", 5, do=("handle", "provider", "lease-ms", "grace-ms"), do_reply=("session", "incarnation", "highest-event", "generation"), dump=None, dump_reply=None, event=None),
+    Op("provider-attach", 5, do=("handle", "provider", "lease-ms", "grace-ms", "config"), do_reply=("session", "incarnation", "highest-event", "generation"), dump=None, dump_reply=None, event=None),
     Op("provider-detach", 6, do=("handle", "session"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("lease-renew", 7, do=("handle", "session", "valid-from-ns"), do_reply=(), dump=None, dump_reply=None, event=None),
     Op("view-set", 8, do=("handle", "session", "ring-seq", "ring-rep", "view-flags", "member"), do_reply=("generation",), dump=None, dump_reply=None, event=None),
@@ -137,6 +149,8 @@ OPS: Final[tuple[Op, ...]] = (
     Op("provider-hint", 23, do=None, do_reply=None, dump=None, dump_reply=None, event=("handle", "provider-state")),
     Op("lease-freeze", 24, do=("handle", "session", "freeze-until-ns"), do_reply=(), dump=None, dump_reply=None, event=None),
 )
-OPTIONAL: Final[frozenset[str]] = frozenset(("claim-data", "error", "grace-ms", "group-flags", "join-id", "lease-ms", "level", "member", "owner", "provider", "view-flags", "votes"))
+OPTIONAL: Final[frozenset[str]] = frozenset(("claim-data", "config", "error", "grace-ms", "group-flags", "join-id", "lease-ms", "level", "member", "owner", "provider", "view-flags", "votes"))
 "What a request may lack."
+OPTIONAL_IN: Final[frozenset[tuple[str, str]]] = frozenset((("provider-detach", "session"),))
+"(command, attribute): what it may lack there."
 COMMANDS: Final[dict[str, int]] = {op.name: op.value for op in OPS}

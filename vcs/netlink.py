@@ -72,7 +72,7 @@ class Codec:
         self.controller: int = self._netlink.GENL_ID_CTRL
 
     def message_class(self) -> Any:
-        """pyroute2's class for messages of the family, for comparison; nests are given and taken as bytes (see pack_nest)."""
+        """pyroute2's class for messages of the family, for comparison; nests are given and taken as bytes (see pack)."""
         table = [
             (a.value, a.name, TYPES[a.type], self._netlink.NLA_F_NESTED if a.type == "nest" else 0)
             for a in _spec.ATTRIBUTE_SETS["vcs"]
@@ -255,6 +255,14 @@ class KernelSwitch:
 
     def detach(self, handle: str, session: int) -> None:
         self._do("provider-detach", handle=handle, session=session)
+
+    def attach_kernel(self, handle: str, provider: str, config: Attributes) -> None:
+        """Seat a provider that lives in the kernel. It stays there when this socket is closed, until :meth:`detach_kernel`."""
+        self._do("provider-attach", handle=handle, provider=provider, config=[config])
+
+    def detach_kernel(self, handle: str) -> None:
+        """ESTALE when no provider in the kernel has the seat."""
+        self._do("provider-detach", handle=handle)
 
     def view_set(
         self, handle: str, session: int, ring: RingId, quorate: bool, members: Sequence[Member]

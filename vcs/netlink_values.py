@@ -8,7 +8,6 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any, TypeVar
 
 from bridge.switch import ClusterInfo, Hint
@@ -27,33 +26,21 @@ Attributes = Mapping[str, Any]
 NUMBERS = {"u32": struct.Struct("=HHI"), "u64": struct.Struct("=HHQ")}
 "Layout of an attribute that is a number: length, type, value."
 NLA_F_NESTED = 0x8000
-BY_NAME = {a.name: a for a in _spec.ATTRIBUTE_SETS["vcs"]}
+BY_NAME = {name: {a.name: a for a in table} for name, table in _spec.ATTRIBUTE_SETS.items()}
 BY_NUMBER = {name: {a.value: a for a in table} for name, table in _spec.ATTRIBUTE_SETS.items()}
 
 
-@cache
-def nest_table(name: str) -> dict[str, tuple[int, struct.Struct]]:
-    """(number, layout) by name of the attributes in the nest ``name``; nests hold numbers alone."""
-    nested = next(a.nested for a in _spec.ATTRIBUTE_SETS["vcs"] if a.name == name)
-    return {a.name: (a.value, NUMBERS[a.type]) for a in _spec.ATTRIBUTE_SETS[nested] if a.type in NUMBERS}
-
-
-def pack_nest(name: str, values: Mapping[str, int]) -> bytes:
-    """The attributes inside one nest. Raises KeyError, struct.error."""
-    table = nest_table(name)
-    return b"".join(table[key][1].pack(table[key][1].size, table[key][0], value) for key, value in values.items())
-
-
-def pack(values: Mapping[str, Any]) -> bytes:
-    """The attributes of a request; a list is a repeated nest. Raises KeyError, struct.error, or UnicodeError for what no attribute is."""
-    table, parts = BY_NAME, []
+def pack(values: Attributes, attribute_set: str = "vcs") -> bytes:
+    """The attributes of a request or of a nest; a list is a repeated nest. Raises KeyError, struct.error, or UnicodeError for what no
+    attribute is."""
+    table, parts = BY_NAME[attribute_set], []
     for name, value in values.items():
         attr = table[name]
         if attr.type in NUMBERS:
             layout = NUMBERS[attr.type]
             parts.append(layout.pack(layout.size, attr.value, value))
         elif attr.type == "nest":
-            parts += [_padded(attr.value | NLA_F_NESTED, pack_nest(name, nest)) for nest in value]
+            parts += [_padded(attr.value | NLA_F_NESTED, pack(nest, attr.nested)) for nest in value]
         elif attr.type == "string":
             parts.append(_padded(attr.value, value.encode("utf-8", "surrogateescape") + b"\0"))
         else:

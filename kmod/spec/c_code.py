@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from spec import NOTICE, OPTIONAL, SCALARS, Spec, SpecError, Table, lower, upper
+from spec import NOTICE, OPTIONAL, OPTIONAL_IN, PROVIDERS, SCALARS, Spec, SpecError, Table, lower, upper
 
 CREATES = ("cluster-add",)
 "Commands whose handle names what is not there yet."
@@ -71,6 +71,8 @@ def c_policy(spec: Spec, attr: Table) -> str:
             return f"NLA_POLICY_MASK({SCALARS[kind]}, {hex(sum(values))})"
         return f"NLA_POLICY_RANGE({SCALARS[kind]}, {values[0]}, {values[-1]})"
     if kind in SCALARS:
+        if "min" in checks and "max" in checks:
+            return f"NLA_POLICY_RANGE({SCALARS[kind]}, {checks['min']}, {checks['max']})"
         if "min" in checks:
             return f"NLA_POLICY_MIN({SCALARS[kind]}, {checks['min']})"
         if "max" in checks:
@@ -78,20 +80,50 @@ def c_policy(spec: Spec, attr: Table) -> str:
         return f"{{ .type = {SCALARS[kind]}, }}"
     if kind == "string":
         return f"{{ .type = NLA_NUL_STRING, .len = {checks['max-len']}, }}"
+    if kind == "binary" and "min-len" in checks:
+        return f"NLA_POLICY_RANGE(NLA_BINARY, {checks['min-len']}, {checks['max-len']})"
     if kind == "binary":
         return f"{{ .type = NLA_BINARY, .len = {checks['max-len']}, }}"
+    if kind == "nest" and attr["nested-attributes"] in PROVIDERS:
+        return "{ .type = NLA_NESTED, }"
     if kind == "nest":
         return f"NLA_POLICY_NESTED({spec.name}_{lower(attr['nested-attributes'])}_nl_policy)"
     raise SpecError(f"attribute {attr['name']}: {kind} in a request")
 
 
+def nests_of(spec: Spec, name: str) -> list[str]:
+    """The attribute sets in nests of the set ``name``, in the order of the spec."""
+    nested = {a.get("nested-attributes") for a in spec.sets[name]["attributes"].values()}
+    return [n for n in spec.sets if n in nested]
+
+
 def nested_sets(spec: Spec) -> list[str]:
-    return [n for n in spec.sets if any(a.get("nested-attributes") == n for s in spec.sets.values() for a in s["attributes"].values())]
+    """Those that the switch itself reads."""
+    return [n for n in nests_of(spec, spec.name) if n not in PROVIDERS]
 
 
 def text_enums(spec: Spec) -> list[tuple[str, Table]]:
     """Enumerations whose values have a word each."""
     return [(n, e) for n, e in spec.enums.items() if not e["flags"]]
+
+
+def c_policies(spec: Spec, name: str) -> list[str]:
+    """The policy of every attribute of a set."""
+    table = spec.sets[name]
+    prefix = upper(table["prefix"])
+    out = [f"static const struct nla_policy {spec.name}_{lower(name)}_nl_policy[{prefix}MAX + 1] = {{"]
+    out += [f"\t[{prefix}{upper(a['name'])}] = {c_policy(spec, a)}," for a in table["attributes"].values() if a["type"] != "pad"]
+    return [*out, "};"]
+
+
+def heartbeat_policy(spec: Spec) -> str:
+    """The policies of the module that is the provider `heartbeat`."""
+    guard = f"_{upper(spec.name)}_HEARTBEAT_POLICY_H"
+    out = [*c_banner("GPL-2.0", True), f"#ifndef {guard}", f"#define {guard}", "", "#include <net/netlink.h>", ""]
+    out += [f"#include <uapi/{spec.header}>"]
+    for name in (*nests_of(spec, "heartbeat"), "heartbeat"):
+        out += ["", *c_policies(spec, name)]
+    return "\n".join([*out, "", f"#endif /* {guard} */", ""])
 
 
 def members_of(spec: Spec, name: str) -> list[tuple[str, str, str]]:
@@ -142,7 +174,7 @@ def c_commands(spec: Spec) -> list[str]:
         if op["do"] is None:
             continue
         prefix = upper(spec.sets[op["set"]]["prefix"])
-        bits = [f"BIT_ULL({prefix}{upper(n)})" for n in op["do"] if n not in OPTIONAL]
+        bits = [f"BIT_ULL({prefix}{upper(n)})" for n in op["do"] if n not in OPTIONAL and (op["name"], n) not in OPTIONAL_IN]
         out += [f"\t[{upper(spec.cmd_prefix + op['name'])}] = {{", f"\t\t.call\t\t= {spec.name}_nl_{lower(op['name'])},"]
         if bits:
             out += ["\t\t.required\t= " + " |\n\t\t\t\t  ".join(bits) + ","]
@@ -187,11 +219,7 @@ def genl_c(spec: Spec) -> str:
     out = c_banner("GPL-2.0", False)
     out += ['#include "genl.h"']
     for name in nested_sets(spec):
-        table = spec.sets[name]
-        prefix = upper(table["prefix"])
-        out += ["", f"static const struct nla_policy {spec.name}_{lower(name)}_nl_policy[{prefix}MAX + 1] = {{"]
-        out += [f"\t[{prefix}{upper(a['name'])}] = {c_policy(spec, a)}," for a in table["attributes"].values() if a["type"] != "pad"]
-        out += ["};", "", *c_put(spec, name), "", *c_parse(spec, name)]
+        out += ["", *c_policies(spec, name), "", *c_put(spec, name), "", *c_parse(spec, name)]
     for name, enum in text_enums(spec):
         size = enum["entries"][-1]["value"] + 1
         out += ["", f"const char *const {spec.name}_{lower(name)}_text[{size}] = {{"]

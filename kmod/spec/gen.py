@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import observe
-from c_code import genl_c, genl_h, uapi
-from spec import NOTICE, OPTIONAL, SPEC, Spec, upper, words
+from c_code import genl_c, genl_h, heartbeat_policy, uapi
+from spec import NOTICE, OPTIONAL, OPTIONAL_IN, SPEC, Spec, upper, words
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +56,8 @@ def python(spec: Spec) -> str:
         out.append(f'    Op("{op["name"]}", {op["value"]}, {parts}),')
     known = sorted(OPTIONAL)
     out += [")", "OPTIONAL: Final[frozenset[str]] = frozenset(" + py_tuple(known) + ")", '"What a request may lack."']
+    pairs = ", ".join(f'("{op}", "{name}")' for op, name in sorted(OPTIONAL_IN))
+    out += [f"OPTIONAL_IN: Final[frozenset[tuple[str, str]]] = frozenset(({pairs},))", '"(command, attribute): what it may lack there."']
     out += ["COMMANDS: Final[dict[str, int]] = {op.name: op.value for op in OPS}", ""]
     return "\n".join(out)
 
@@ -90,6 +92,7 @@ OUTPUTS = {
     "kmod/include/uapi/linux/vcs.h": uapi,
     "kmod/genl.h": genl_h,
     "kmod/genl.c": genl_c,
+    "kmod/heartbeat/policy.h": heartbeat_policy,
     "vcs/_spec.py": python,
     "docs/netlink.md": page,
 }

@@ -13,9 +13,13 @@ NOTICE = f"made from {SPEC} by `make gen`; do not edit"
 SCALARS = {"u32": "NLA_U32", "u64": "NLA_U64"}
 OPTIONAL = {
     "provider", "lease-ms", "grace-ms", "view-flags", "member", "error", "level", "group-flags", "owner", "claim-data", "votes",
-    "join-id",
+    "join-id", "config",
 }  # fmt: skip
 "What a request may lack; everything else that it may carry, it must (the kernel's format has no word for it)."
+OPTIONAL_IN = {("provider-detach", "session")}
+"(command, attribute): what a request may lack in this one command."
+PROVIDERS = ("heartbeat",)
+"Attribute sets that a provider's own module reads, in a nest that the switch hands on unread."
 Table = dict[str, Any]
 
 

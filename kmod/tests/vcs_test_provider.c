@@ -15,7 +15,8 @@ static int attached;
 module_param(attached, int, 0444);
 MODULE_PARM_DESC(attached, "attaches without their detach; a second of either would show");
 
-static int test_attach(struct vcs_cluster *c, struct netlink_ext_ack *extack)
+static int test_attach(struct vcs_cluster *c, const struct vcs_attach *how,
+		       struct netlink_ext_ack *extack)
 {
 	if (attach_err)
 		return -attach_err;
@@ -59,6 +60,7 @@ static struct vcs_provider_type bad_types[] = {
 	{ .name = "bad", .ops = &plain, .caps = VCS_CAP_GROUPS },
 	{ .name = "bad", .ops = &incomplete, .caps = VCS_CAP_GROUPS },
 	{ .name = "bad", .ops = &plain, .caps = VCS_CAP_RESET },
+	{ .name = "bad", .ops = &plain, .caps = VCS_CAP_LEASE },
 };
 
 static int refused(const char *what, int want, int got)

@@ -130,7 +130,11 @@ SAMPLES: dict[str, Any] = {
     "event": 1, "phase": 1, "incarnation": 1, "claim": "c",
     "member": [{"nodeid": 1, "incarnation": 1}],
 }
-MISSING = [(op.name, name) for op in _spec.OPS if op.do for name in op.do if name not in _spec.OPTIONAL]
+MISSING = [
+    (op.name, name)
+    for op in _spec.OPS if op.do
+    for name in op.do if name not in _spec.OPTIONAL and (op.name, name) not in _spec.OPTIONAL_IN
+]
 
 
 def raw(port: KernelSwitch, command: str, values: dict[str, Any]) -> None:

@@ -32,10 +32,10 @@ COMMAND = (
 )
 
 
-def guest_cases() -> list[str]:
+def guest_cases(files: tuple[str, ...] = GUEST_FILES) -> list[str]:
     """Names of the guest's cases, as its pytest will name them: `file::test[param]`, without the folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *GUEST_FILES],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )
     cases = [line.removeprefix("tests/kernel/") for line in done.stdout.splitlines() if "::" in line]

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "failover": ("vcs.cli.failover", "How long the last failovers took, phase by phase."),
     "witness": ("vcs.cli.witness", "Decide, from outside, which half of the nodes goes on."),
     "config": ("vcs.cli.config", "Check or show cluster.toml."),
+    "heartbeat": ("vcs.cli.heartbeat", "Membership from the kernel alone, without vcsd."),
     "keygen": ("vcs.cli.keygen", "Make the shared key of a cluster."),
 }
 "Verb -> (module, one line of help). Each module has one click command of the verb's name with an underscore behind it."

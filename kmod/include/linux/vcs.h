@@ -23,6 +23,7 @@
 
 struct module;
 struct netlink_ext_ack;
+struct nlattr;
 struct vcs_cluster;
 struct vcs_group;
 
@@ -94,6 +95,23 @@ void vcs_event_put(const struct vcs_event *e);
 /* --- providers ---------------------------------------------------------- */
 
 /**
+ * struct vcs_attach - what a provider is told when it takes a seat
+ * @handle: of the cluster on this kernel; valid until detach returns
+ * @name: of the cluster on the wire; valid until detach returns
+ * @nodeid: this node's
+ * @incarnation: this node's boot incarnation
+ * @config: a nest of attributes for this provider type, which nobody has looked
+ *	into, or NULL; valid during the call
+ */
+struct vcs_attach {
+	const char *handle;
+	const char *name;
+	u32 nodeid;
+	u64 incarnation;
+	const struct nlattr *config;
+};
+
+/**
  * struct vcs_provider_ops - what a provider does for the switch
  *
  * @join, @leave and @acked need VCS_CAP_GROUPS, and only then are allowed.
@@ -103,7 +121,8 @@ struct vcs_provider_ops {
 	 * @attach: [N] Take the seat of @c. Upcalls may begin before it returns
 	 * (but not vcs_up_lost()). A negative errno refuses the attach.
 	 */
-	int (*attach)(struct vcs_cluster *c, struct netlink_ext_ack *extack);
+	int (*attach)(struct vcs_cluster *c, const struct vcs_attach *how,
+		      struct netlink_ext_ack *extack);
 	/**
 	 * @detach: [N] Exactly once after each successful attach, also after
 	 * vcs_up_lost(). Once it returns no upcall may run, and the provider's
@@ -125,7 +144,9 @@ struct vcs_provider_ops {
  * struct vcs_provider_type - a kind of provider
  * @name: becomes a directory in sysfs
  * @owner: pinned from attach until detach has returned
- * @caps: enum vcs_capability; must match @ops
+ * @caps: enum vcs_capability; must match @ops. Without VCS_CAP_AGREED there are
+ *	neither groups nor fencing nor a lease. VCS_CAP_KERNEL: the seat is not
+ *	that of the socket which asked for the attach, and outlives it
  * @ops: what it does
  */
 struct vcs_provider_type {

@@ -11,6 +11,7 @@
 #define VCS_NAME_MAX	64
 #define VCS_MEMBERS_MAX	1024
 #define VCS_CLAIM_DATA_MAX	4096
+#define VCS_HEARTBEAT_NODES_MAX	64
 
 /* Phases of a group's event, in order. */
 enum vcs_phase {
@@ -83,6 +84,16 @@ enum vcs_capability {
 	VCS_CAP_LEASE = 4,
 	/* A lease with a grace resets the machine; absent in a dry run. */
 	VCS_CAP_RESET = 8,
+	/*
+	 * All members of a view agree on it. Groups, fencing and the lease
+	 * need that.
+	 */
+	VCS_CAP_AGREED = 16,
+	/*
+	 * The provider lives in the kernel. No socket holds its seat, and it
+	 * is detached without a session.
+	 */
+	VCS_CAP_KERNEL = 32,
 };
 
 enum vcs_member_attrs {
@@ -201,9 +212,46 @@ enum vcs_attrs {
 	/* A member of the last started event; repeated. */
 	VCS_A_STARTED_MEMBER,
 	VCS_A_NR_STARTED_MEMBERS,
+	/*
+	 * What a provider type in the kernel has to know. The type reads it
+	 * by rules of its own, the switch hands it on unread.
+	 */
+	VCS_A_CONFIG,
 
 	__VCS_A_MAX,
 	VCS_A_MAX = (__VCS_A_MAX - 1)
+};
+
+enum vcs_heartbeat_attrs {
+	/* Shared by all nodes of the cluster. Never shown. */
+	VCS_HEARTBEAT_A_KEY = 1,
+	/*
+	 * From beat to beat, alike on all nodes; 200 when absent. A node is
+	 * down when three were missed.
+	 */
+	VCS_HEARTBEAT_A_INTERVAL_MS,
+	/*
+	 * A node of the cluster; repeated. The one with the cluster's nodeid
+	 * is this node.
+	 */
+	VCS_HEARTBEAT_A_NODE,
+
+	__VCS_HEARTBEAT_A_MAX,
+	VCS_HEARTBEAT_A_MAX = (__VCS_HEARTBEAT_A_MAX - 1)
+};
+
+enum vcs_heartbeat_node_attrs {
+	VCS_HEARTBEAT_NODE_A_NODEID = 1,
+	/*
+	 * Of IPv4 (4 bytes) or IPv6 (16 bytes), in network order; all nodes
+	 * are of one family.
+	 */
+	VCS_HEARTBEAT_NODE_A_ADDRESS,
+	/* UDP port. */
+	VCS_HEARTBEAT_NODE_A_PORT,
+
+	__VCS_HEARTBEAT_NODE_A_MAX,
+	VCS_HEARTBEAT_NODE_A_MAX = (__VCS_HEARTBEAT_NODE_A_MAX - 1)
 };
 
 enum {
@@ -225,10 +273,15 @@ enum {
 	 * lease with a grace has run out. An armed lease goes on as it was
 	 * until it is renewed. The seat is an orphan when the socket ends:
 	 * the groups stay as they are, and the next provider goes on with
-	 * them.
+	 * them. A type that lives in the kernel has no session and outlives
+	 * the socket; EOPNOTSUPP while the cluster has groups, and the type
+	 * none.
 	 */
 	VCS_CMD_PROVIDER_ATTACH,
-	/* Give the seat back. EBUSY while the cluster has groups. */
+	/*
+	 * Give the seat back; without a session, that of a type that lives in
+	 * the kernel. EBUSY while the cluster has groups.
+	 */
 	VCS_CMD_PROVIDER_DETACH,
 	/*
 	 * Renew the lease with evidence. ESTALE when older than the current
