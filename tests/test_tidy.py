@@ -21,8 +21,10 @@ FUNCTION_MAX = 70
 FILE_MAX = 400
 TEST_FILE_MAX = 600
 "Tests are lists: they are looked up, not read through."
-MODULE_MAX = 2600
+MODULE_MAX = 2660
 "Lines of code of vcs.ko that people write; comments and blank lines are not counted."
+HEARTBEAT_MAX = 700
+"All lines of vcs_heartbeat.ko that people write."
 MADE = "by `make gen`; do not edit"
 
 LONG_FUNCTIONS: dict[str, str] = {}
@@ -321,9 +323,17 @@ def c_lines(text: str) -> int:
 
 def test_the_module_stays_small() -> None:
     texts = {n: (ROOT / n).read_text() for n in tracked() if fnmatch.fnmatch(n, "kmod/*.[ch]") and "/tests/" not in n}
+    texts = {n: t for n, t in texts.items() if not n.startswith("kmod/heartbeat/")}
     sizes = {n: c_lines(t) for n, t in texts.items() if MADE not in t[:200]}
     assert len(sizes) > 10
     assert sum(sizes.values()) <= MODULE_MAX, sizes
+
+
+def test_the_heartbeat_stays_small() -> None:
+    texts = {n: (ROOT / n).read_text() for n in tracked() if fnmatch.fnmatch(n, "kmod/heartbeat/*.[ch]")}
+    sizes = {n: t.count("\n") for n, t in texts.items() if MADE not in t[:200]}
+    assert len(sizes) > 3
+    assert sum(sizes.values()) <= HEARTBEAT_MAX, sizes
 
 
 def test_files_fit_a_sitting() -> None:

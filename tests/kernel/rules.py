@@ -2,7 +2,7 @@
 """The rules of the kernel switch, each with the tests that would fail without it, and what no test shows yet, with the reason.
 
 test_rules.py checks that every test named here is there. A name is `file:test`; the file is contract, module, rules,
-stress (tests/kernel/guest_*.py and contract.py) or tidy.
+stress, heartbeat (tests/kernel/guest_*.py and contract.py) or tidy.
 """
 
 from __future__ import annotations
@@ -67,15 +67,21 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
         "contract:test_a_socket_opened_without_rights_stays_without",
     ),
     "8 init_net only": ("contract:test_another_network_namespace_has_no_switch",),
+    "8 keys are never dumped": ("heartbeat:test_the_key_is_not_shown",),
     "8 dumps are open": ("contract:test_reading_is_open",),
     "8 multicast carries no payload": ("rules:test_a_hint_says_what_changed_and_nothing_more",),
     "9 the key is the handle": ("contract:test_a_handle_exists_once_but_a_cluster_name_may_be_used_again",),
-    "9 clusters do not touch each other": ("contract:test_several_clusters_do_not_touch_each_other",),
+    "9 clusters do not touch each other": (
+        "contract:test_several_clusters_do_not_touch_each_other",
+        "heartbeat:test_three_clusters_at_once",
+    ),
+    "9 one kernel can play several nodes of one cluster": ("heartbeat:test_eight_instances_of_one_cluster",),
     "9 what exists once is claimed exclusively": (
         "contract:test_a_claim_is_exclusive_and_its_data_outlives_the_holder",
     ),
     "10 a provider's module is pinned from attach until detach": (
         "rules:test_a_provider_type_is_judged_and_pinned_while_it_is_attached",
+        "heartbeat:test_loading_and_unloading_while_others_beat",
     ),
     "10 vcs.ko is pinned by every cluster": ("module:test_the_module_is_not_unloaded_under_anybody",),
     "10 a consumer pins its cluster": ("module:test_a_kernel_consumer_pins_its_cluster_and_the_module",),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The provider `heartbeat` on every kernel that we build for: one virtual machine each, in which guest_heartbeat.py runs. Each
-of its cases is a case here, by the same name."""
+"""The provider `heartbeat` on every kernel that we build for: one virtual machine each, in which guest_heartbeat*.py run. Each
+of their cases is a case here, by the same name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.kernel.test_contract_vm import Run, guest_cases, parse
 
 pytestmark = pytest.mark.vm
 
-FILES = ("tests/kernel/guest_heartbeat.py",)
+FILES = ("tests/kernel/guest_heartbeat.py", "tests/kernel/guest_heartbeat_wire.py")
 KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"heartbeat-{s}")) for s in ("6.1", "6.12")]
 RESULTS = "/run/heartbeat.xml"
 LIMIT_S = 300.0

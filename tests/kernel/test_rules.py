@@ -14,6 +14,7 @@ FILES = {
     "module": ("kernel/guest_module.py",),
     "rules": ("kernel/guest_rules.py",),
     "stress": ("kernel/guest_stress.py",),
+    "heartbeat": ("kernel/guest_heartbeat.py", "kernel/guest_heartbeat_wire.py"),
     "tidy": ("test_tidy.py",),
 }
 LAST_RULE = 16
