@@ -66,10 +66,9 @@ static bool fresh(const struct vcs_hb_self *self, const struct vcs_hb_packet *pa
 
 /*
  * Within a life numbers rise. Another life is believed when it echoes a beat that
- * nobody has echoed before, as only who lives now can. Before that, a later life is
- * taken for one to be asked, that is, echoed, but only while the peer is down: what
- * a replay can say here is undone by the peer's next beat, and it never brings
- * anybody up.
+ * nobody has echoed before, as only who lives now can. Without that proof it is but
+ * one to be echoed, so that it can give it, and that only while the peer is down: a
+ * later one at once, an earlier one (a clock was set back) when the later is silent.
  */
 static bool replayed(const struct vcs_hb_self *self, const struct vcs_hb_peer *peer,
 		     const struct vcs_hb_packet *packet, u64 now)
@@ -80,7 +79,8 @@ static bool replayed(const struct vcs_hb_self *self, const struct vcs_hb_peer *p
 		return be64_to_cpu(packet->seq) <= peer->seq;
 	if (fresh(self, packet) && be64_to_cpu(packet->echo_seq) > peer->echoed)
 		return false;
-	return life < peer->life || vcs_hb_until(self, peer) > now;
+	return vcs_hb_until(self, peer) > now ||
+	       (life < peer->life && now < peer->heard + VCS_HB_MISSED * interval(self));
 }
 
 /* A packet of @peer whose MAC is right. */

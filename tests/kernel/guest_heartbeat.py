@@ -303,9 +303,9 @@ def test_other_refusals_of_an_attach(backend: KernelBackend) -> None:
 def test_64_nodes(backend: KernelBackend) -> None:
     """The largest list: 63 beats each time, to nobody."""
     nodes = [Node(n, "127.0.0.1", 6000 + n) for n in range(1, 65)]
-    one = Instance(backend, "large", 64, nodes, interval_ms=20)
+    one = Instance(backend, "large", 64, nodes, interval_ms=200)
     one.attach()
-    one.backend.wait("some beats", lambda: one.line()["seq"] > 20, one.reader)
+    one.backend.wait("some beats", lambda: one.line()["seq"] > 5, one.reader)
     assert one.members() == [64]
     assert not one.quorate()
 
