@@ -47,18 +47,20 @@ static int read_node(const struct nlattr *nest, struct vcs_hb_peer *peer,
 		     struct netlink_ext_ack *extack)
 {
 	struct nlattr *tb[VCS_HEARTBEAT_NODE_A_MAX + 1];
-	int err;
+	int err = nla_parse_nested(tb, VCS_HEARTBEAT_NODE_A_MAX, nest,
+				   vcs_heartbeat_node_nl_policy, extack);
+	u32 port;
 
-	err = nla_parse_nested(tb, VCS_HEARTBEAT_NODE_A_MAX, nest,
-			       vcs_heartbeat_node_nl_policy, extack);
 	if (err)
 		return err;
 	if (!tb[VCS_HEARTBEAT_NODE_A_NODEID] || !tb[VCS_HEARTBEAT_NODE_A_ADDRESS] ||
 	    !tb[VCS_HEARTBEAT_NODE_A_PORT])
 		return refuse(extack, nest, "a node has a nodeid, an address and a port");
 	peer->nodeid = nla_get_u32(tb[VCS_HEARTBEAT_NODE_A_NODEID]);
-	return read_address(tb[VCS_HEARTBEAT_NODE_A_ADDRESS],
-			    nla_get_u32(tb[VCS_HEARTBEAT_NODE_A_PORT]), &peer->address, extack);
+	port = nla_get_u32(tb[VCS_HEARTBEAT_NODE_A_PORT]);
+	if (port > U16_MAX)
+		return refuse(extack, tb[VCS_HEARTBEAT_NODE_A_PORT], "a port has 16 bits");
+	return read_address(tb[VCS_HEARTBEAT_NODE_A_ADDRESS], port, &peer->address, extack);
 }
 
 static int read_nodes(struct vcs_hb *hb, const struct nlattr *config,

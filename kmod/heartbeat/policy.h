@@ -11,7 +11,7 @@
 static const struct nla_policy vcs_heartbeat_node_nl_policy[VCS_HEARTBEAT_NODE_A_MAX + 1] = {
 	[VCS_HEARTBEAT_NODE_A_NODEID] = NLA_POLICY_MIN(NLA_U32, 1),
 	[VCS_HEARTBEAT_NODE_A_ADDRESS] = NLA_POLICY_RANGE(NLA_BINARY, 4, 16),
-	[VCS_HEARTBEAT_NODE_A_PORT] = NLA_POLICY_RANGE(NLA_U32, 1, 65535),
+	[VCS_HEARTBEAT_NODE_A_PORT] = NLA_POLICY_MIN(NLA_U32, 1),
 };
 
 static const struct nla_policy vcs_heartbeat_nl_policy[VCS_HEARTBEAT_A_MAX + 1] = {

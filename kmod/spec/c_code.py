@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from spec import NOTICE, OPTIONAL, OPTIONAL_IN, PROVIDERS, SCALARS, Spec, SpecError, Table, lower, upper
 
+POLICY_MAX = (1 << 15) - 1
+"Of min and max in struct nla_policy; what is above wraps to a negative number, and a reader of the policy draws a warning from the kernel."
 CREATES = ("cluster-add",)
 "Commands whose handle names what is not there yet."
 
@@ -71,6 +73,8 @@ def c_policy(spec: Spec, attr: Table) -> str:
             return f"NLA_POLICY_MASK({SCALARS[kind]}, {hex(sum(values))})"
         return f"NLA_POLICY_RANGE({SCALARS[kind]}, {values[0]}, {values[-1]})"
     if kind in SCALARS:
+        if max(checks.get("min", 0), checks.get("max", 0)) > POLICY_MAX:
+            raise SpecError(f"attribute {attr['name']}: a bound in a policy is a signed 16-bit number")
         if "min" in checks and "max" in checks:
             return f"NLA_POLICY_RANGE({SCALARS[kind]}, {checks['min']}, {checks['max']})"
         if "min" in checks:

@@ -247,7 +247,7 @@ enum vcs_heartbeat_node_attrs {
 	 * are of one family.
 	 */
 	VCS_HEARTBEAT_NODE_A_ADDRESS,
-	/* UDP port. */
+	/* UDP port, 1 to 65535. */
 	VCS_HEARTBEAT_NODE_A_PORT,
 
 	__VCS_HEARTBEAT_NODE_A_MAX,
