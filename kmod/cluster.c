@@ -94,11 +94,10 @@ static void reap_work(struct work_struct *work)
 
 static struct vcs_cluster *cluster_new(const char *handle, const char *name, u32 nodeid)
 {
-	struct vcs_cluster *c = kzalloc(sizeof(*c), GFP_KERNEL);
 	struct vcs_view *v = vcs_view_alloc(0, GFP_KERNEL);
+	struct vcs_cluster *c = v ? kzalloc(sizeof(*c), GFP_KERNEL) : NULL;
 
-	if (!c || !v) {
-		kfree(c);
+	if (!c) {
 		vcs_view_put(v);
 		return NULL;
 	}
@@ -159,8 +158,6 @@ int vcs_nl_cluster_add(struct vcs_from *from)
 static void cluster_destroy(struct vcs_cluster *c)
 {
 	vcs_lease_exit(c);
-	cancel_work_sync(&c->reap_work);
-	cancel_work_sync(&c->view_work);
 	vcs_sysfs_cluster_del(c);
 	trace_vcs_cluster_del(c);
 	vcs_hint(VCS_CMD_CLUSTER_HINT, c, NULL);
@@ -169,6 +166,9 @@ static void cluster_destroy(struct vcs_cluster *c)
 		vcs_nr_clusters--;
 		vcs_clusters_seq++;
 	}
+	/* Nobody queues them any more; on a dead cluster they find nothing to do. */
+	cancel_work_sync(&c->reap_work);
+	cancel_work_sync(&c->view_work);
 	vcs_cluster_unref(c);
 	/* The family's exit waits for the command that this is. */
 	module_put(THIS_MODULE);
@@ -196,7 +196,10 @@ int vcs_nl_cluster_del(struct vcs_from *from)
 
 /* --- the seat ------------------------------------------------------------------- */
 
-/* Under c->lock: does @from hold the seat? */
+/*
+ * Under c->lock: does @from hold the seat? That of a provider in the kernel has no
+ * session, and the policy lets no session of 0 in.
+ */
 int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from)
 {
 	lockdep_assert_held(&c->lock);
@@ -260,8 +263,8 @@ EXPORT_SYMBOL_GPL(vcs_up_lost);
 /* The seat is empty: tell the provider, let go what it held. Under c->config. */
 static void detach(struct vcs_cluster *c, struct vcs_provider_type *t)
 {
+	struct sock *sk __free(vcs_sock) = NULL;
 	unsigned int flags = memalloc_nofs_save();
-	struct sock *sk = NULL;
 
 	t->ops->detach(c);
 	memalloc_nofs_restore(flags);
@@ -270,8 +273,6 @@ static void detach(struct vcs_cluster *c, struct vcs_provider_type *t)
 		c->gone = NULL;
 	}
 	vcs_type_put(t);
-	if (sk)
-		sock_put(sk);
 }
 
 /* One dead consumer's socket, for the caller to put; NULL when there is no more. */
@@ -335,16 +336,11 @@ void vcs_cluster_reap(struct vcs_cluster *c)
 
 void vcs_clusters_reap(void)
 {
-	struct vcs_cluster *all[VCS_CLUSTERS_MAX], *c;
-	unsigned int n = 0;
+	struct vcs_cluster *c;
 
-	scoped_guard(mutex, &vcs_lock)
-		while (n < VCS_CLUSTERS_MAX && (c = vcs_cluster_nth(n)))
-			all[n++] = c;
-	while (n--) {
-		vcs_cluster_reap(all[n]);
-		vcs_cluster_unref(all[n]);
-	}
+	guard(mutex)(&vcs_lock);
+	list_for_each_entry(c, &vcs_clusters, node)
+		queue_work(vcs_wq, &c->reap_work);
 }
 
 static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_ms,
@@ -391,7 +387,7 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 		.handle = c->handle, .name = c->name, .nodeid = c->nodeid,
 		.incarnation = vcs_incarnation, .config = from->info->attrs[VCS_A_CONFIG],
 	};
-	struct sock *sk = NULL;
+	struct sock *sk __free(vcs_sock) = NULL;
 	unsigned int flags;
 	int err;
 
@@ -409,8 +405,6 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 		seat_leave(c, VCS_PROVIDER_NONE);
 		swap(sk, c->seat.sk);
 	}
-	if (sk)
-		sock_put(sk);
 	return err;
 }
 

@@ -78,23 +78,23 @@ int vcs_nl_cluster_get(struct vcs_from *from)
 int vcs_nl_cluster_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct vcs_cluster *c;
-	bool full = false;
 	void *hdr;
+	int err;
 
 	guard(mutex)(&vcs_lock);
 	cb->seq = vcs_clusters_seq;
-	while (!full && (c = vcs_cluster_nth(cb->args[0]))) {
+	while ((c = vcs_cluster_nth(cb->args[0]))) {
 		hdr = dump_put(skb, cb, VCS_CMD_CLUSTER_GET);
-		full = !hdr || put_cluster(skb, c);
-		if (!full) {
-			genlmsg_end(skb, hdr);
-			cb->args[0]++;
-		} else if (hdr) {
-			genlmsg_cancel(skb, hdr);
-		}
+		err = hdr ? put_cluster(skb, c) : -EMSGSIZE;
 		vcs_cluster_unref(c);
+		if (err) {
+			genlmsg_cancel(skb, hdr);
+			return dump_end(skb, true);
+		}
+		genlmsg_end(skb, hdr);
+		cb->args[0]++;
 	}
-	return dump_end(skb, full);
+	return dump_end(skb, false);
 }
 
 /* --- the view ------------------------------------------------------------------------ */
@@ -221,9 +221,7 @@ static bool dump_group(struct sk_buff *skb, struct netlink_callback *cb, const s
 	u32 all = nr_of(g->event) + nr_of(g->finished) + nr_of(g->ran);
 	u32 first = cb->args[2], pos = first;
 
-	if (!hdr)
-		return false;
-	if (put_group(skb, g))
+	if (!hdr || put_group(skb, g))
 		goto err_cancel;
 	while (pos < all && !put_nth_member(skb, g, pos))
 		pos++;

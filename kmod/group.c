@@ -12,17 +12,6 @@
 #include "internal.h"
 #include "trace.h"
 
-/* What a join asks for; @from is NULL for a consumer in the kernel. */
-struct join {
-	const char *name;
-	const char *owner;
-	u32 level;
-	u32 flags;
-	const struct vcs_group_ops *ops;
-	void *priv;
-	const struct vcs_from *from;
-};
-
 /* With no reference; valid under c->lock. */
 struct vcs_group *vcs_group_find(struct vcs_cluster *c, const char *name)
 {
@@ -307,7 +296,7 @@ static void group_hide(struct vcs_group *g)
 /* Once it is dead, and its consumer has been told: the end. */
 static void group_bury(struct vcs_group *g)
 {
-	struct sock *sk = NULL;
+	struct sock *sk __free(vcs_sock) = NULL;
 
 	scoped_guard(vcs_cluster, g->c) {
 		if (!g->dead || g->buried || (g->ops && !g->told_left))
@@ -316,8 +305,6 @@ static void group_bury(struct vcs_group *g)
 		swap(sk, g->holder.sk);
 	}
 	group_hide(g);
-	if (sk)
-		sock_put(sk);
 	complete_all(&g->left_done);
 	kobject_put(&g->kobj);		/* the list's */
 }
@@ -348,21 +335,26 @@ EXPORT_SYMBOL_GPL(vcs_group_leave_sync);
 
 /* --- joining ---------------------------------------------------------------------------- */
 
-static struct vcs_group *group_new(struct vcs_cluster *c, const struct join *join)
+/* What wants to join, in no list yet. An ERR_PTR; the names are checked. */
+static struct vcs_group *group_new(struct vcs_cluster *c, const char *name, const char *owner,
+				   u32 level, u32 flags, const struct vcs_from *from)
 {
-	struct vcs_group *g = kzalloc(sizeof(*g), GFP_KERNEL);
+	struct vcs_group *g;
 
+	if (!vcs_name_ok(name))
+		return ERR_PTR(vcs_refuse(from, VCS_A_GROUP, -EINVAL, "not a name for a group"));
+	if (!vcs_text_ok(owner))
+		return ERR_PTR(vcs_refuse(from, VCS_A_OWNER, -EINVAL, "not a tag for an owner"));
+	g = kzalloc(sizeof(*g), GFP_KERNEL);
 	if (!g)
-		return NULL;
-	strscpy(g->name, join->name, sizeof(g->name));
-	strscpy(g->owner, join->owner, sizeof(g->owner));
-	g->level = join->level;
-	g->flags = join->flags;
+		return ERR_PTR(-ENOMEM);
+	strscpy(g->name, name, sizeof(g->name));
+	strscpy(g->owner, owner, sizeof(g->owner));
+	g->level = level;
+	g->flags = flags;
 	g->state = VCS_GROUP_STATE_JOINING;
 	g->phase_ns = ktime_get_boottime_ns();
 	g->epoch = 1;
-	g->ops = join->ops;
-	g->priv = join->priv;
 	INIT_WORK(&g->work, group_work);
 	init_completion(&g->hidden_done);
 	init_completion(&g->left_done);
@@ -384,12 +376,12 @@ static int join_check(struct vcs_cluster *c, const struct vcs_from *from)
 }
 
 /* A new consumer for an orphan: the event, its phase and its acknowledgements stay. */
-static int take_over(struct vcs_group *g, const struct join *join)
+static int take_over(struct vcs_group *g, const char *owner, const struct vcs_from *from)
 {
-	if (!join->from || !g->orphan_ns || strcmp(g->owner, join->owner))
-		return vcs_refuse(join->from, VCS_A_GROUP, -EBUSY,
+	if (!from || !g->orphan_ns || strcmp(g->owner, owner))
+		return vcs_refuse(from, VCS_A_GROUP, -EBUSY,
 				  "the group is held, or has another owner tag");
-	vcs_session_take(&g->holder, join->from);
+	vcs_session_take(&g->holder, from);
 	WRITE_ONCE(g->orphan_ns, 0);
 	WRITE_ONCE(g->epoch, g->epoch + 1);
 	kobject_get(&g->kobj);		/* the caller's */
@@ -432,7 +424,7 @@ static struct vcs_group *dying_find(struct vcs_cluster *c, const char *name)
 }
 
 /* The group, @new or taken over, with a reference; NULL when @dying must go first. */
-static struct vcs_group *try_join(struct vcs_group *new, const struct join *join,
+static struct vcs_group *try_join(struct vcs_group *new, const struct vcs_from *from,
 				  struct vcs_group **dying)
 {
 	struct vcs_cluster *c = new->c;
@@ -441,39 +433,25 @@ static struct vcs_group *try_join(struct vcs_group *new, const struct join *join
 
 	guard(mutex)(&c->config);
 	scoped_guard(vcs_cluster, c) {
-		g = vcs_group_find(c, join->name);
-		err = g ? take_over(g, join) : join_check(c, join->from);
+		g = vcs_group_find(c, new->name);
+		err = g ? take_over(g, new->owner, from) : join_check(c, from);
 		if (g || err)
 			return err ? ERR_PTR(err) : g;
-		*dying = dying_find(c, join->name);
+		*dying = dying_find(c, new->name);
 		if (*dying)
 			return NULL;
 	}
-	err = publish(new, join->from);
+	err = publish(new, from);
 	return err ? ERR_PTR(err) : new;
 }
 
-static int names_check(const struct join *join)
+/* Gives @new back unless it is the answer. */
+static struct vcs_group *do_join(struct vcs_group *new, const struct vcs_from *from)
 {
-	if (!vcs_name_ok(join->name))
-		return vcs_refuse(join->from, VCS_A_GROUP, -EINVAL, "not a name for a group");
-	if (!vcs_text_ok(join->owner))
-		return vcs_refuse(join->from, VCS_A_OWNER, -EINVAL, "not a tag for an owner");
-	return 0;
-}
+	struct vcs_group *g, *dying;
 
-static struct vcs_group *do_join(struct vcs_cluster *c, const struct join *join)
-{
-	struct vcs_group *g, *new, *dying;
-	int err = names_check(join);
-
-	if (err)
-		return ERR_PTR(err);
-	vcs_cluster_reap(c);
-	new = group_new(c, join);
-	if (!new)
-		return ERR_PTR(-ENOMEM);
-	while (!(g = try_join(new, join, &dying))) {
+	vcs_cluster_reap(new->c);
+	while (!(g = try_join(new, from, &dying))) {
 		group_hide(dying);
 		kobject_put(&dying->kobj);
 	}
@@ -485,34 +463,35 @@ static struct vcs_group *do_join(struct vcs_cluster *c, const struct join *join)
 struct vcs_group *vcs_group_join(struct vcs_cluster *c, const char *name, u32 level, u32 flags,
 				 const struct vcs_group_ops *ops, void *priv)
 {
-	struct join join = {
-		.name = name, .owner = "kernel", .level = level, .flags = flags,
-		.ops = ops, .priv = priv,
-	};
+	struct vcs_group *new;
 
 	if (level < VCS_LEVEL_FENCING || level > VCS_LEVEL_USER ||
 	    (flags & ~VCS_GROUP_NEEDS_FENCE))
 		return ERR_PTR(-EINVAL);
 	if (!ops || !ops->stop || !ops->start || !ops->finish || !ops->lost || !ops->left)
 		return ERR_PTR(-EINVAL);
-	return do_join(c, &join);
+	new = group_new(c, name, "kernel", level, flags, NULL);
+	if (IS_ERR(new))
+		return new;
+	new->ops = ops;
+	new->priv = priv;
+	return do_join(new, NULL);
 }
 EXPORT_SYMBOL_GPL(vcs_group_join);
 
 int vcs_nl_group_join(struct vcs_from *from)
 {
-	struct join join = {
-		.name = vcs_from_text(from, VCS_A_GROUP, ""),
-		.owner = vcs_from_text(from, VCS_A_OWNER, ""),
-		.level = vcs_from_u32(from, VCS_A_LEVEL, VCS_LEVEL_USER),
-		.flags = vcs_from_u32(from, VCS_A_GROUP_FLAGS, 0),
-		.from = from,
-	};
 	struct vcs_group *g;
 	u32 epoch;
 
+	g = group_new(from->c, vcs_from_text(from, VCS_A_GROUP, ""),
+		      vcs_from_text(from, VCS_A_OWNER, ""),
+		      vcs_from_u32(from, VCS_A_LEVEL, VCS_LEVEL_USER),
+		      vcs_from_u32(from, VCS_A_GROUP_FLAGS, 0), from);
+	if (IS_ERR(g))
+		return PTR_ERR(g);
 	from->session = vcs_random_id();
-	g = do_join(from->c, &join);
+	g = do_join(g, from);
 	if (IS_ERR(g))
 		return PTR_ERR(g);
 	epoch = READ_ONCE(g->epoch);
@@ -533,12 +512,6 @@ void *vcs_group_priv(const struct vcs_group *g)
 	return g->priv;
 }
 EXPORT_SYMBOL_GPL(vcs_group_priv);
-
-const char *vcs_group_name(const struct vcs_group *g)
-{
-	return g->name;
-}
-EXPORT_SYMBOL_GPL(vcs_group_name);
 
 struct vcs_cluster *vcs_group_cluster(const struct vcs_group *g)
 {

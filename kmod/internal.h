@@ -172,6 +172,7 @@ static inline void vcs_cluster_unlock(struct vcs_cluster *c)
 DEFINE_GUARD(vcs_cluster, struct vcs_cluster *, vcs_cluster_lock(_T), vcs_cluster_unlock(_T))
 DEFINE_FREE(vcs_view, struct vcs_view *, vcs_view_put(_T))
 DEFINE_FREE(vcs_event, struct vcs_event *, vcs_event_put(_T))
+DEFINE_FREE(vcs_sock, struct sock *, _T ? sock_put(_T) : (void)0)
 
 /* main.c */
 extern struct workqueue_struct *vcs_wq;

@@ -150,18 +150,17 @@ static int view_check(const struct vcs_cluster *c, const struct vcs_view *v,
 	return 0;
 }
 
-/* Consumes @v. Under c->lock, the caller holds the seat. */
-static int view_install(struct vcs_cluster *c, struct vcs_view *v, const struct vcs_from *from)
+/* Consumes @view. Under c->lock, the caller holds the seat. */
+static int view_install(struct vcs_cluster *c, struct vcs_view *view, const struct vcs_from *from)
 {
+	struct vcs_view *v __free(vcs_view) = view;
 	int err = view_check(c, v, from);
 
 	lockdep_assert_held(&c->lock);
-	if (err) {
-		vcs_view_put(v);
+	if (err)
 		return err;
-	}
 	WRITE_ONCE(c->upcalls, c->upcalls + 1);
-	view_publish(c, v);
+	view_publish(c, no_free_ptr(v));
 	return 0;
 }
 

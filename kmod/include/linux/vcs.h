@@ -286,7 +286,6 @@ struct vcs_group *vcs_group_join(struct vcs_cluster *c, const char *name, u32 le
 				 const struct vcs_group_ops *ops, void *priv);
 void vcs_group_put(struct vcs_group *g);
 void *vcs_group_priv(const struct vcs_group *g);
-const char *vcs_group_name(const struct vcs_group *g);
 struct vcs_cluster *vcs_group_cluster(const struct vcs_group *g);
 
 /**
