@@ -212,15 +212,17 @@ def test_a_number_that_does_not_fit_is_refused_before_it_is_sent(far: FakeKernel
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=64)
 VALUES = {"u32": U32, "u64": U64, "string": TEXT, "binary": st.binary(max_size=200)}
-MEMBER = st.fixed_dictionaries(
-    {a.name: VALUES[a.type] for a in _spec.ATTRIBUTE_SETS["member"] if a.type in VALUES}
-)
-MESSAGE = st.fixed_dictionaries(
-    {}, optional={
-        a.name: st.lists(MEMBER, min_size=1, max_size=4) if a.type == "nest" else VALUES[a.type]
-        for a in _spec.ATTRIBUTE_SETS["vcs"] if a.type != "pad"
-    },
-)
+
+def filled(name: str) -> dict[str, st.SearchStrategy[Any]]:
+    """A value for each attribute of a set; a nest's are all there."""
+    return {
+        a.name: st.lists(st.fixed_dictionaries(filled(a.nested)), min_size=1, max_size=4) if a.type == "nest" else VALUES[a.type]
+        for a in _spec.ATTRIBUTE_SETS[name] if a.type != "pad"
+    }  # fmt: skip
+
+
+NESTED = {a.name: a.nested for a in _spec.ATTRIBUTE_SETS["vcs"]}
+MESSAGE = st.fixed_dictionaries({}, optional=filled("vcs"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -240,7 +242,7 @@ def test_pyroute2_reads_and_writes_the_same(values: dict[str, Any]) -> None:
     read: dict[str, Any] = {}
     for slot in msg["attrs"]:
         if isinstance(values[slot.name], list):
-            read.setdefault(slot.name, []).append(unpack(memoryview(bytes(slot.value)), 0, "member"))
+            read.setdefault(slot.name, []).append(unpack(memoryview(bytes(slot.value)), 0, NESTED[slot.name]))
         else:
             read[slot.name] = slot.value
     assert read == values
