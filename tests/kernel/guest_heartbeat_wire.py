@@ -142,6 +142,7 @@ def test_strangers_are_refused(faced: tuple[Instance, Peer]) -> None:
 
 def test_a_replay_keeps_nobody_alive(backend: KernelBackend, wire: Wire) -> None:
     two = wired(backend, wire)
+    more_beats(backend, wire, 2, 1)
     wire.cut((1, 2), (2, 1))
     two[1].sees(1)
     generation, before = two[1].generation(), two[1].line()["replayed"]
