@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Clusters: their list, the provider's seat, and what the death of a socket means. */
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -264,10 +263,9 @@ EXPORT_SYMBOL_GPL(vcs_up_lost);
 static void detach(struct vcs_cluster *c, struct vcs_provider_type *t)
 {
 	struct sock *sk __free(vcs_sock) = NULL;
-	unsigned int flags = memalloc_nofs_save();
 
+	guard(vcs_nofs)();
 	t->ops->detach(c);
-	memalloc_nofs_restore(flags);
 	scoped_guard(vcs_cluster, c) {
 		swap(sk, c->seat.sk);
 		c->gone = NULL;
@@ -388,7 +386,6 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 		.incarnation = vcs_incarnation, .config = from->info->attrs[VCS_A_CONFIG],
 	};
 	struct sock *sk __free(vcs_sock) = NULL;
-	unsigned int flags;
 	int err;
 
 	guard(mutex)(&c->config);
@@ -396,9 +393,8 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 	err = seat_take(c, t, lease_ms, from);
 	if (err)
 		return err;
-	flags = memalloc_nofs_save();
+	guard(vcs_nofs)();
 	err = t->ops->attach(c, &how, from->info->extack);
-	memalloc_nofs_restore(flags);
 	if (!err)
 		return 0;
 	scoped_guard(vcs_cluster, c) {

@@ -6,7 +6,6 @@
  * work item.
  */
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -312,14 +311,13 @@ static void group_bury(struct vcs_group *g)
 static void group_work(struct work_struct *work)
 {
 	struct vcs_group *g = container_of(work, struct vcs_group, work);
-	unsigned int flags = memalloc_nofs_save();
 
+	guard(vcs_nofs)();
 	if (READ_ONCE(g->tell))
 		tell_provider(g);
 	if (g->ops)
 		call_consumer(g);
 	group_bury(g);
-	memalloc_nofs_restore(flags);
 	kobject_put(&g->kobj);		/* the queue's */
 }
 

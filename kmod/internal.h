@@ -13,6 +13,7 @@
 #include <linux/kobject.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
+#include <linux/sched/mm.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <net/genetlink.h>
@@ -170,6 +171,8 @@ static inline void vcs_cluster_unlock(struct vcs_cluster *c)
 }
 
 DEFINE_GUARD(vcs_cluster, struct vcs_cluster *, vcs_cluster_lock(_T), vcs_cluster_unlock(_T))
+/* What it allocates must not wait for a file system that waits for the cluster. */
+DEFINE_CLASS(vcs_nofs, unsigned int, memalloc_nofs_restore(_T), memalloc_nofs_save(), void)
 DEFINE_FREE(vcs_view, struct vcs_view *, vcs_view_put(_T))
 DEFINE_FREE(vcs_event, struct vcs_event *, vcs_event_put(_T))
 DEFINE_FREE(vcs_sock, struct sock *, _T ? sock_put(_T) : (void)0)
@@ -201,8 +204,8 @@ static inline void vcs_cluster_unref(struct vcs_cluster *c)
 
 /* view.c */
 int vcs_members_check(const struct vcs_member *m, u32 nr);
-const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr,
-					 u32 nodeid);
+int vcs_member_compare(const void *a, const void *b);
+const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr, u32 nodeid);
 struct vcs_view *vcs_view_get(struct vcs_cluster *c);
 struct vcs_view *vcs_view_locked(struct vcs_cluster *c);
 void vcs_view_unquorate(struct vcs_cluster *c);

@@ -12,12 +12,7 @@ u64 vcs_incarnation;
 /* Boot incarnations and sessions: > 0, and positive also as a signed number. */
 u64 vcs_random_id(void)
 {
-	u64 id;
-
-	do
-		id = get_random_u64() & S64_MAX;
-	while (!id);
-	return id;
+	return (get_random_u64() & S64_MAX) ?: 1;
 }
 
 static int __init vcs_init(void)

@@ -95,14 +95,6 @@ int vcs_from_members_count(const struct vcs_from *from)
 	return n;
 }
 
-static int by_nodeid(const void *a, const void *b)
-{
-	u32 x = ((const struct vcs_member *)a)->nodeid;
-	u32 y = ((const struct vcs_member *)b)->nodeid;
-
-	return x < y ? -1 : x > y;
-}
-
 /* Into @m, which has room for vcs_from_members_count(); sorted. */
 int vcs_from_members(const struct vcs_from *from, struct vcs_member *m)
 {
@@ -118,7 +110,7 @@ int vcs_from_members(const struct vcs_from *from, struct vcs_member *m)
 		if (err)
 			return err;
 	}
-	sort(m, n, sizeof(*m), by_nodeid, NULL);
+	sort(m, n, sizeof(*m), vcs_member_compare, NULL);
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Views, events and their members: allocation, publishing, the view notifier. */
+#include <linux/bsearch.h>
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -81,22 +81,25 @@ int vcs_members_check(const struct vcs_member *m, u32 nr)
 	return 0;
 }
 
-const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr,
-					 u32 nodeid)
+/* For sort() and bsearch(). */
+int vcs_member_compare(const void *a, const void *b)
 {
-	u32 low = 0, high = nr;
+	u32 x = ((const struct vcs_member *)a)->nodeid;
+	u32 y = ((const struct vcs_member *)b)->nodeid;
 
-	while (low < high) {
-		u32 mid = low + (high - low) / 2;
+	return x < y ? -1 : x > y;
+}
 
-		if (m[mid].nodeid == nodeid)
-			return &m[mid];
-		if (m[mid].nodeid < nodeid)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return NULL;
+const struct vcs_member *vcs_member_find(const struct vcs_member *m, u32 nr, u32 nodeid)
+{
+	struct vcs_member key = { .nodeid = nodeid };
+
+	return bsearch(&key, m, nr, sizeof(*m), vcs_member_compare);
+}
+
+struct vcs_view *vcs_view_locked(struct vcs_cluster *c)
+{
+	return rcu_dereference_protected(c->view, lockdep_is_held(&c->lock));
 }
 
 /* With a reference. */
@@ -104,11 +107,9 @@ struct vcs_view *vcs_view_get(struct vcs_cluster *c)
 {
 	struct vcs_view *v;
 
-	rcu_read_lock();
-	do
-		v = rcu_dereference(c->view);
-	while (!refcount_inc_not_zero(&v->ref));
-	rcu_read_unlock();
+	guard(vcs_cluster)(c);
+	v = vcs_view_locked(c);
+	refcount_inc(&v->ref);
 	return v;
 }
 
@@ -117,11 +118,6 @@ const struct vcs_view *vcs_view_rcu(struct vcs_cluster *c)
 	return rcu_dereference(c->view);
 }
 EXPORT_SYMBOL_GPL(vcs_view_rcu);
-
-struct vcs_view *vcs_view_locked(struct vcs_cluster *c)
-{
-	return rcu_dereference_protected(c->view, lockdep_is_held(&c->lock));
-}
 
 static void view_publish(struct vcs_cluster *c, struct vcs_view *v)
 {
@@ -220,13 +216,12 @@ int vcs_nl_view_set(struct vcs_from *from)
 void vcs_view_work(struct work_struct *work)
 {
 	struct vcs_cluster *c = container_of(work, struct vcs_cluster, view_work);
-	unsigned int flags = memalloc_nofs_save();
 	struct vcs_view *v = vcs_view_get(c);
 
+	guard(vcs_nofs)();
 	blocking_notifier_call_chain(&c->view_chain, v->generation, v);
 	trace_vcs_view_notified(c, v);
 	vcs_view_put(v);
-	memalloc_nofs_restore(flags);
 }
 
 int vcs_view_notifier_register(struct vcs_cluster *c, struct notifier_block *nb)
