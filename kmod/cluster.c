@@ -6,7 +6,7 @@
 #include "internal.h"
 #include "trace.h"
 
-static LIST_HEAD(vcs_clusters);		/* vcs_lock */
+LIST_HEAD(vcs_clusters);		/* vcs_lock */
 static unsigned int vcs_nr_clusters;	/* vcs_lock; with those being deleted */
 static u32 vcs_last_id;			/* vcs_lock */
 u32 vcs_clusters_seq = 1;		/* vcs_lock; for dumps */
@@ -33,20 +33,6 @@ struct vcs_cluster *vcs_cluster_find(const char *handle)
 		return NULL;
 	kobject_get(&c->kobj);
 	return c;
-}
-
-/* The @n-th, with a reference. Under vcs_lock. */
-struct vcs_cluster *vcs_cluster_nth(unsigned int n)
-{
-	struct vcs_cluster *c;
-
-	lockdep_assert_held(&vcs_lock);
-	list_for_each_entry(c, &vcs_clusters, node)
-		if (!READ_ONCE(c->dead) && !n--) {
-			kobject_get(&c->kobj);
-			return c;
-		}
-	return NULL;
 }
 
 struct vcs_cluster *vcs_cluster_get(const char *handle)

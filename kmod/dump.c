@@ -78,16 +78,16 @@ int vcs_nl_cluster_get(struct vcs_from *from)
 int vcs_nl_cluster_get_dumpit(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct vcs_cluster *c;
+	long n = 0;
 	void *hdr;
-	int err;
 
 	guard(mutex)(&vcs_lock);
 	cb->seq = vcs_clusters_seq;
-	while ((c = vcs_cluster_nth(cb->args[0]))) {
+	list_for_each_entry(c, &vcs_clusters, node) {
+		if (READ_ONCE(c->dead) || n++ < cb->args[0])
+			continue;
 		hdr = dump_put(skb, cb, VCS_CMD_CLUSTER_GET);
-		err = hdr ? put_cluster(skb, c) : -EMSGSIZE;
-		vcs_cluster_unref(c);
-		if (err) {
+		if (!hdr || put_cluster(skb, c)) {
 			genlmsg_cancel(skb, hdr);
 			return dump_end(skb, true);
 		}

@@ -190,9 +190,9 @@ bool vcs_text_ok(const char *text);
 bool vcs_name_ok(const char *name);
 
 /* cluster.c */
+extern struct list_head vcs_clusters;
 extern u32 vcs_clusters_seq;
 struct vcs_cluster *vcs_cluster_find(const char *handle);
-struct vcs_cluster *vcs_cluster_nth(unsigned int n);
 int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from);
 void vcs_cluster_reap(struct vcs_cluster *c);
 void vcs_clusters_reap(void);

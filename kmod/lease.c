@@ -17,8 +17,6 @@ bool vcs_dry_run;
 module_param_named(dry_run, vcs_dry_run, bool, 0444);
 MODULE_PARM_DESC(dry_run, "count the resets of an expired lease, and do without them");
 
-/* Clusters whose lease is armed: no suspend while there are any. */
-static atomic_t vcs_armed = ATOMIC_INIT(0);
 /* The one cluster of this kernel whose lease may reset it; compared and exchanged. */
 static struct vcs_cluster *vcs_resetter;
 
@@ -166,8 +164,6 @@ void vcs_lease_update(struct vcs_cluster *c)
 	if (l->end)
 		list_for_each_entry(g, &c->groups, node)
 			armed |= g->started && (g->flags & VCS_GROUP_NEEDS_FENCE);
-	if (armed != l->armed)
-		atomic_add(armed ? 1 : -1, &vcs_armed);
 	WRITE_ONCE(l->armed, armed);
 	if (!armed && c->state != VCS_PROVIDER_ATTACHED)
 		cmpxchg(&vcs_resetter, c, NULL);
@@ -271,12 +267,17 @@ int vcs_nl_lease_freeze(struct vcs_from *from)
 
 static int lease_pm(struct notifier_block *nb, unsigned long event, void *data)
 {
+	struct vcs_cluster *c;
+
 	if (event != PM_SUSPEND_PREPARE && event != PM_HIBERNATION_PREPARE)
 		return NOTIFY_DONE;
-	if (!atomic_read(&vcs_armed))
-		return NOTIFY_DONE;
-	pr_warn("vcs: suspend refused, a lease is armed\n");
-	return notifier_from_errno(-EBUSY);
+	guard(mutex)(&vcs_lock);
+	list_for_each_entry(c, &vcs_clusters, node)
+		if (READ_ONCE(c->lease.armed)) {
+			pr_warn("vcs: suspend refused, the lease of %s is armed\n", c->handle);
+			return notifier_from_errno(-EBUSY);
+		}
+	return NOTIFY_DONE;
 }
 
 struct notifier_block vcs_lease_pm = { .notifier_call = lease_pm };

@@ -14,8 +14,6 @@
 /* Room for the longest answer, a claim's. */
 #define REPLY_SIZE	(VCS_CLAIM_DATA_MAX + 1024)
 
-static bool registered;
-
 int __vcs_refuse(const struct vcs_from *from, int attr, int err, const char *msg)
 {
 	trace_vcs_refuse(from ? from->info->genlhdr->cmd : 0, err, msg);
@@ -62,7 +60,7 @@ void vcs_hint(u8 cmd, struct vcs_cluster *c, const struct vcs_group *g)
 		lockdep_assert_held(&c->lock);
 		WRITE_ONCE(c->change_seq, c->change_seq + 1);
 	}
-	if (!registered || !genl_has_listeners(&vcs_genl_family, &init_net, VCS_NLGRP_HINTS))
+	if (!genl_has_listeners(&vcs_genl_family, &init_net, VCS_NLGRP_HINTS))
 		return;
 	skb = genlmsg_new(256, GFP_ATOMIC);
 	hdr = skb ? genlmsg_put(skb, 0, 0, &vcs_genl_family, 0, cmd) : NULL;
@@ -212,21 +210,17 @@ static struct notifier_block release_nb = { .notifier_call = socket_released };
 
 int vcs_netlink_init(void)
 {
-	int err = netlink_register_notifier(&release_nb);
+	int err = netlink_register_notifier(&release_nb) ?:
+		  genl_register_family(&vcs_genl_family);
 
 	if (err)
-		return err;
-	err = genl_register_family(&vcs_genl_family);
-	if (err)
 		netlink_unregister_notifier(&release_nb);
-	registered = !err;
 	return err;
 }
 
 void vcs_netlink_exit(void)
 {
 	genl_unregister_family(&vcs_genl_family);
-	registered = false;
 	netlink_unregister_notifier(&release_nb);
 	cancel_work_sync(&reap_all_work);
 }
