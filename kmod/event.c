@@ -166,7 +166,6 @@ static int order_from(struct vcs_from *from, enum vcs_phase phase)
 {
 	int nr = phase == VCS_PHASE_START ? vcs_from_members_count(from) : 0;
 	struct vcs_event *e __free(vcs_event) = NULL;
-	struct vcs_group *g;
 	int err;
 
 	if (nr < 0)
@@ -178,8 +177,8 @@ static int order_from(struct vcs_from *from, enum vcs_phase phase)
 	if (err)
 		return err;
 	guard(vcs_cluster)(from->c);
-	g = vcs_group_seated(from);
-	return IS_ERR(g) ? PTR_ERR(g) : order(g, no_free_ptr(e), phase, from);
+	err = vcs_from_admit(from);
+	return err ?: order(from->g, no_free_ptr(e), phase, from);
 }
 
 int vcs_nl_group_stop(struct vcs_from *from)
@@ -225,11 +224,6 @@ EXPORT_SYMBOL_GPL(vcs_group_ack);
 
 int vcs_nl_group_ack(struct vcs_from *from)
 {
-	struct vcs_group *g;
-
-	guard(vcs_cluster)(from->c);
-	g = vcs_group_held(from);
-	return IS_ERR(g) ? PTR_ERR(g) :
-	       answer(g, vcs_from_u64(from, VCS_A_EVENT),
+	return answer(from->g, vcs_from_u64(from, VCS_A_EVENT),
 		      vcs_from_u32(from, VCS_A_PHASE, VCS_PHASE_NONE), from);
 }

@@ -125,6 +125,8 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_SESSION) |
 				  BIT_ULL(VCS_A_VALID_FROM_NS),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
+		.locked		= true,
 	},
 	[VCS_CMD_VIEW_SET] = {
 		.call		= vcs_nl_view_set,
@@ -133,6 +135,7 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_RING_SEQ) |
 				  BIT_ULL(VCS_A_RING_REP),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
 		.answers	= true,
 	},
 	[VCS_CMD_GROUP_STOP] = {
@@ -142,6 +145,7 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_GROUP) |
 				  BIT_ULL(VCS_A_EVENT),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
 	},
 	[VCS_CMD_GROUP_START] = {
 		.call		= vcs_nl_group_start,
@@ -150,6 +154,7 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_GROUP) |
 				  BIT_ULL(VCS_A_EVENT),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
 	},
 	[VCS_CMD_GROUP_FINISH] = {
 		.call		= vcs_nl_group_finish,
@@ -158,6 +163,7 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_GROUP) |
 				  BIT_ULL(VCS_A_EVENT),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
 	},
 	[VCS_CMD_GROUP_LEFT] = {
 		.call		= vcs_nl_group_left,
@@ -165,6 +171,8 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_SESSION) |
 				  BIT_ULL(VCS_A_GROUP),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
+		.locked		= true,
 	},
 	[VCS_CMD_FENCED] = {
 		.call		= vcs_nl_fenced,
@@ -173,6 +181,8 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_NODEID) |
 				  BIT_ULL(VCS_A_INCARNATION),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
+		.locked		= true,
 	},
 	[VCS_CMD_GROUP_JOIN] = {
 		.call		= vcs_nl_group_join,
@@ -189,6 +199,8 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_EVENT) |
 				  BIT_ULL(VCS_A_PHASE),
 		.cluster	= true,
+		.who		= VCS_NL_HOLDER,
+		.locked		= true,
 	},
 	[VCS_CMD_GROUP_LEAVE] = {
 		.call		= vcs_nl_group_leave,
@@ -196,6 +208,8 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_SESSION) |
 				  BIT_ULL(VCS_A_GROUP),
 		.cluster	= true,
+		.who		= VCS_NL_HOLDER,
+		.locked		= true,
 	},
 	[VCS_CMD_CLAIM] = {
 		.call		= vcs_nl_claim,
@@ -208,6 +222,8 @@ const struct vcs_nl_command vcs_nl_commands[VCS_CMD_MAX + 1] = {
 				  BIT_ULL(VCS_A_SESSION) |
 				  BIT_ULL(VCS_A_FREEZE_UNTIL_NS),
 		.cluster	= true,
+		.who		= VCS_NL_SEAT,
+		.locked		= true,
 	},
 };
 

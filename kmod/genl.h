@@ -11,11 +11,20 @@
 
 struct vcs_from;
 
+/* Whose session a command carries. */
+enum vcs_nl_who {
+	VCS_NL_ANYBODY,
+	VCS_NL_SEAT,
+	VCS_NL_HOLDER,
+};
+
 /* What a command needs, and the function that carries it out. */
 struct vcs_nl_command {
 	int (*call)(struct vcs_from *from);
 	u64 required;	/* attributes, as bits */
 	bool cluster;	/* the handle names one that is there */
+	enum vcs_nl_who who;
+	bool locked;	/* called under the cluster's lock, admitted */
 	bool answers;
 	bool open;	/* to everybody */
 };

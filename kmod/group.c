@@ -23,33 +23,6 @@ struct vcs_group *vcs_group_find(struct vcs_cluster *c, const char *name)
 	return NULL;
 }
 
-static struct vcs_group *named(const struct vcs_from *from)
-{
-	struct vcs_group *g = vcs_group_find(from->c, vcs_from_text(from, VCS_A_GROUP, ""));
-
-	return g ?: ERR_PTR(vcs_refuse(from, VCS_A_GROUP, -ENOENT, "no such group"));
-}
-
-/* The group that the provider speaks of. Under c->lock. */
-struct vcs_group *vcs_group_seated(const struct vcs_from *from)
-{
-	int err = vcs_cluster_seated(from->c, from);
-
-	return err ? ERR_PTR(err) : named(from);
-}
-
-/* The group that the consumer speaks of, and holds. Under c->lock. */
-struct vcs_group *vcs_group_held(const struct vcs_from *from)
-{
-	struct vcs_group *g = named(from);
-
-	if (IS_ERR(g) || (g->holder.id && g->holder.id == from->session))
-		return g;
-	WRITE_ONCE(from->c->stale, from->c->stale + 1);
-	return ERR_PTR(vcs_refuse(from, VCS_A_SESSION, -ESTALE,
-				  "the session does not hold the group"));
-}
-
 /* A queued work item holds the group. */
 static void group_queue(struct vcs_group *g)
 {
@@ -105,15 +78,10 @@ EXPORT_SYMBOL_GPL(vcs_up_left);
 int vcs_nl_group_left(struct vcs_from *from)
 {
 	u32 error = vcs_from_u32(from, VCS_A_ERROR, 0);
-	struct vcs_group *g;
 
-	guard(vcs_cluster)(from->c);
-	g = vcs_group_seated(from);
-	if (IS_ERR(g))
-		return PTR_ERR(g);
-	if (!error && g->state != VCS_GROUP_STATE_LEAVING)
+	if (!error && from->g->state != VCS_GROUP_STATE_LEAVING)
 		return vcs_refuse(from, VCS_A_GROUP, -EPROTO, "the group does not leave");
-	group_left(g, -error);
+	group_left(from->g, -error);
 	return 0;
 }
 
@@ -142,13 +110,7 @@ EXPORT_SYMBOL_GPL(vcs_group_leave);
 
 int vcs_nl_group_leave(struct vcs_from *from)
 {
-	struct vcs_group *g;
-
-	guard(vcs_cluster)(from->c);
-	g = vcs_group_held(from);
-	if (IS_ERR(g))
-		return PTR_ERR(g);
-	want_leave(g);
+	want_leave(from->g);
 	return 0;
 }
 

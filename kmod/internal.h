@@ -45,7 +45,9 @@ struct vcs_session {
 struct vcs_from {
 	struct genl_info *info;
 	struct sock *sk;
+	const struct vcs_nl_command *command;
 	struct vcs_cluster *c;	/* with a reference, where one is named */
+	struct vcs_group *g;	/* once admitted, where one is named; under c->lock */
 	u64 session;		/* given, or to be given */
 	struct sk_buff *reply;	/* where there is one */
 };
@@ -213,8 +215,6 @@ void vcs_view_work(struct work_struct *work);
 
 /* group.c */
 struct vcs_group *vcs_group_find(struct vcs_cluster *c, const char *name);
-struct vcs_group *vcs_group_seated(const struct vcs_from *from);
-struct vcs_group *vcs_group_held(const struct vcs_from *from);
 void vcs_group_lose(struct vcs_group *g, bool lost);
 void vcs_group_abandon(struct vcs_group *g);
 void vcs_group_tell(struct vcs_group *g, unsigned int what);
@@ -249,6 +249,7 @@ extern struct genl_family vcs_genl_family;
 int vcs_netlink_init(void);
 void vcs_netlink_exit(void);
 void vcs_hint(u8 cmd, struct vcs_cluster *c, const struct vcs_group *g);
+int vcs_from_admit(struct vcs_from *from);
 int vcs_from_members_count(const struct vcs_from *from);
 int vcs_from_members(const struct vcs_from *from, struct vcs_member *m);
 int __vcs_refuse(const struct vcs_from *from, int attr, int err, const char *msg);

@@ -210,10 +210,11 @@ int vcs_lease_attach(struct vcs_cluster *c, u32 lease_ms, u32 grace_ms,
 	return 0;
 }
 
-static int renew(struct vcs_cluster *c, u64 valid_from, const struct vcs_from *from)
+int vcs_nl_lease_renew(struct vcs_from *from)
 {
+	u64 valid_from = vcs_from_u64(from, VCS_A_VALID_FROM_NS), now = ktime_get_boottime_ns();
+	struct vcs_cluster *c = from->c;
 	struct vcs_lease *l = &c->lease;
-	u64 now = ktime_get_boottime_ns();
 	int err = renew_next(l, valid_from, now);
 
 	if (err == -EINVAL)
@@ -233,26 +234,12 @@ static int renew(struct vcs_cluster *c, u64 valid_from, const struct vcs_from *f
 	return 0;
 }
 
-int vcs_nl_lease_renew(struct vcs_from *from)
-{
-	int err;
-
-	guard(vcs_cluster)(from->c);
-	err = vcs_cluster_seated(from->c, from);
-	return err ?: renew(from->c, vcs_from_u64(from, VCS_A_VALID_FROM_NS), from);
-}
-
 /* Maintenance: the lease lasts until then at least. Over, it falls back to its evidence. */
 int vcs_nl_lease_freeze(struct vcs_from *from)
 {
 	u64 until = vcs_from_u64(from, VCS_A_FREEZE_UNTIL_NS), now = ktime_get_boottime_ns();
 	struct vcs_lease *l = &from->c->lease;
-	int err;
 
-	guard(vcs_cluster)(from->c);
-	err = vcs_cluster_seated(from->c, from);
-	if (err)
-		return err;
 	if (!l->lease_ns)
 		return vcs_refuse(from, VCS_A_HANDLE, -EINVAL, "no lease");
 	if (until > now + VCS_LEASE_FREEZE_MAX_NS)

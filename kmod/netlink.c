@@ -118,9 +118,9 @@ int vcs_from_members(const struct vcs_from *from, struct vcs_member *m)
  * Rights, what is missing, whom it is about. The opener of the socket must have
  * the right, too, so that a privileged program cannot be made to write to it.
  */
-static int from_check(struct vcs_from *from, const struct vcs_nl_command *command,
-		      struct sk_buff *skb)
+static int from_check(struct vcs_from *from, struct sk_buff *skb)
 {
+	const struct vcs_nl_command *command = from->command;
 	struct nlattr **attrs = from->info->attrs;
 	int attr;
 
@@ -141,15 +141,43 @@ static int from_check(struct vcs_from *from, const struct vcs_nl_command *comman
 	return 0;
 }
 
+/* Whose session is it? Finds the group, too, where one is named. Under c->lock. */
+int vcs_from_admit(struct vcs_from *from)
+{
+	enum vcs_nl_who who = from->command->who;
+	int err = who == VCS_NL_SEAT ? vcs_cluster_seated(from->c, from) : 0;
+
+	if (err || !(from->command->required & BIT_ULL(VCS_A_GROUP)))
+		return err;
+	from->g = vcs_group_find(from->c, vcs_from_text(from, VCS_A_GROUP, ""));
+	if (!from->g)
+		return vcs_refuse(from, VCS_A_GROUP, -ENOENT, "no such group");
+	if (who == VCS_NL_SEAT || (from->g->holder.id && from->g->holder.id == from->session))
+		return 0;
+	WRITE_ONCE(from->c->stale, from->c->stale + 1);
+	return vcs_refuse(from, VCS_A_SESSION, -ESTALE, "the session does not hold the group");
+}
+
+static int call_locked(struct vcs_from *from)
+{
+	int err;
+
+	guard(vcs_cluster)(from->c);
+	err = vcs_from_admit(from);
+	return err ?: from->command->call(from);
+}
+
 /* Every command; the spec says what each needs. */
 int vcs_nl_doit(struct sk_buff *skb, struct genl_info *info)
 {
 	const struct vcs_nl_command *command = &vcs_nl_commands[info->genlhdr->cmd];
-	struct vcs_from from = { .info = info, .sk = NETLINK_CB(skb).sk };
+	struct vcs_from from = {
+		.info = info, .sk = NETLINK_CB(skb).sk, .command = command,
+	};
 	void *hdr = NULL;
 	int err;
 
-	err = from_check(&from, command, skb);
+	err = from_check(&from, skb);
 	if (!err && command->answers) {
 		from.reply = genlmsg_new(REPLY_SIZE, GFP_KERNEL);
 		if (from.reply)
@@ -158,7 +186,7 @@ int vcs_nl_doit(struct sk_buff *skb, struct genl_info *info)
 		err = hdr ? 0 : -ENOMEM;
 	}
 	if (!err)
-		err = command->call(&from);
+		err = command->locked ? call_locked(&from) : command->call(&from);
 	if (from.c)
 		vcs_cluster_unref(from.c);
 	if (err || !hdr) {

@@ -205,7 +205,7 @@ int vcs_nl_view_set(struct vcs_from *from)
 	v->ring_rep = vcs_from_u32(from, VCS_A_RING_REP, 0);
 	v->flags = vcs_from_u32(from, VCS_A_VIEW_FLAGS, 0);
 	guard(vcs_cluster)(from->c);
-	err = vcs_cluster_seated(from->c, from);
+	err = vcs_from_admit(from);
 	if (!err)
 		err = view_install(from->c, no_free_ptr(v), from);
 	return err ?: vcs_put_u64(from->reply, VCS_A_GENERATION,

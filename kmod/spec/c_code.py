@@ -9,6 +9,12 @@ POLICY_MAX = (1 << 15) - 1
 "Of min and max in struct nla_policy; what is above wraps to a negative number, and a reader of the policy draws a warning from the kernel."
 CREATES = ("cluster-add",)
 "Commands whose handle names what is not there yet."
+SEATED = ("lease-renew", "lease-freeze", "view-set", "group-stop", "group-start", "group-finish", "group-left", "fenced")
+"Commands of the provider: their session is that of the seat."
+HOLDING = ("group-ack", "group-leave")
+"Commands of a consumer: their session is that of the group."
+PREPARING = ("view-set", "group-stop", "group-start", "group-finish")
+"Those of the two that allocate first, and lock the cluster and ask for admission themselves."
 
 
 def c_comment(text: str, indent: str = "") -> list[str]:
@@ -183,6 +189,9 @@ def c_commands(spec: Spec) -> list[str]:
         if bits:
             out += ["\t\t.required\t= " + " |\n\t\t\t\t  ".join(bits) + ","]
         out += ["\t\t.cluster\t= true,"] if "handle" in op["do"] and op["name"] not in CREATES else []
+        who = "SEAT" if op["name"] in SEATED else "HOLDER" if op["name"] in HOLDING else ""
+        out += [f"\t\t.who\t\t= {upper(spec.name)}_NL_{who},"] if who else []
+        out += ["\t\t.locked\t\t= true,"] if who and op["name"] not in PREPARING else []
         out += ["\t\t.answers\t= true,"] if op["do_reply"] else []
         out += ["\t\t.open\t\t= true,"] if op["name"].endswith("-get") else []
         out.append("\t},")
@@ -194,9 +203,12 @@ def genl_h(spec: Spec) -> str:
     out = c_banner("GPL-2.0", True)
     out += [f"#ifndef {guard}", f"#define {guard}", "", "#include <net/genetlink.h>", "#include <net/netlink.h>", ""]
     out += [f"#include <linux/{spec.name}.h>", "", f"struct {spec.name}_from;", ""]
+    out += c_comment("Whose session a command carries.")
+    out += [f"enum {spec.name}_nl_who {{", *(f"\t{upper(spec.name)}_NL_{who}," for who in ("ANYBODY", "SEAT", "HOLDER")), "};", ""]
     out += c_comment("What a command needs, and the function that carries it out.")
     out += [f"struct {spec.name}_nl_command {{", f"\tint (*call)(struct {spec.name}_from *from);"]
     out += ["\tu64 required;\t/* attributes, as bits */", "\tbool cluster;\t/* the handle names one that is there */"]
+    out += [f"\tenum {spec.name}_nl_who who;", "\tbool locked;\t/* called under the cluster's lock, admitted */"]
     out += ["\tbool answers;", "\tbool open;\t/* to everybody */", "};", ""]
     out += [f"extern const struct {spec.name}_nl_command {spec.name}_nl_commands[{upper(spec.cmd_prefix)}MAX + 1];"]
     out += [f"extern const struct genl_ops {spec.name}_nl_ops[{len(spec.requests())}];"]
