@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Exclusive claims by name, for what exists once per kernel (fs/dlm). A claim
- * lasts as long as its socket; its data outlives it, so that a successor knows
- * what was applied last (SAFETY S2).
+ * lasts as long as its socket is open; its data outlives it, so that a successor
+ * knows what was applied last (SAFETY S2). Who comes next finds a dead holder, so
+ * nobody has to look for them.
  */
 #include <linux/slab.h>
 
@@ -40,11 +41,8 @@ static struct claim *claim_find(const char *name)
 
 static struct claim *claim_new(const char *name)
 {
-	struct claim *cl;
+	struct claim *cl = kzalloc(sizeof(*cl), GFP_KERNEL);
 
-	if (nr_claims >= VCS_CLAIMS_MAX)
-		return NULL;
-	cl = kzalloc(sizeof(*cl), GFP_KERNEL);
 	if (!cl)
 		return NULL;
 	strscpy(cl->name, name, sizeof(cl->name));
@@ -63,9 +61,12 @@ int vcs_nl_claim(struct vcs_from *from)
 	if (!vcs_name_ok(name))
 		return vcs_refuse(from, VCS_A_CLAIM, -EINVAL, "not a name for a claim");
 	guard(mutex)(&claims_lock);
-	cl = claim_find(name) ?: claim_new(name);
-	if (!cl)
+	cl = claim_find(name);
+	if (!cl && nr_claims >= VCS_CLAIMS_MAX)
 		return vcs_refuse(from, VCS_A_CLAIM, -ENOSPC, "too many claims");
+	cl = cl ?: claim_new(name);
+	if (!cl)
+		return -ENOMEM;
 	if (cl->holder.sk != from->sk) {
 		if (cl->holder.sk && !vcs_session_dead(&cl->holder))
 			return vcs_refuse(from, VCS_A_CLAIM, -EBUSY, "the claim is held");
@@ -80,16 +81,6 @@ int vcs_nl_claim(struct vcs_from *from)
 		memcpy(cl->data, nla_data(data), cl->len);
 	}
 	return 0;
-}
-
-void vcs_claims_reap(void)
-{
-	struct claim *cl;
-
-	guard(mutex)(&claims_lock);
-	list_for_each_entry(cl, &claims, node)
-		if (vcs_session_dead(&cl->holder))
-			claim_release(cl);
 }
 
 void vcs_claims_exit(void)

@@ -318,7 +318,7 @@ void vcs_cluster_reap(struct vcs_cluster *c)
 	reap_locked(c);
 }
 
-void vcs_clusters_reap(void)
+void vcs_clusters_reap(struct work_struct *work)
 {
 	struct vcs_cluster *c;
 
@@ -364,7 +364,8 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 	return 0;
 }
 
-static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_ms,
+/* The provider's word on it. Under c->config. */
+static int attach(struct vcs_cluster *c, struct vcs_provider_type *t,
 		  const struct vcs_from *from)
 {
 	struct vcs_attach how = {
@@ -374,11 +375,6 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 	struct sock *sk __free(vcs_sock) = NULL;
 	int err;
 
-	guard(mutex)(&c->config);
-	reap_locked(c);
-	err = seat_take(c, t, lease_ms, from);
-	if (err)
-		return err;
 	guard(vcs_nofs)();
 	err = t->ops->attach(c, &how, from->info->extack);
 	if (!err)
@@ -393,8 +389,8 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_
 int vcs_nl_provider_attach(struct vcs_from *from)
 {
 	u32 lease_ms = vcs_from_u32(from, VCS_A_LEASE_MS, 0);
+	struct vcs_provider_type *t __free(vcs_type) = NULL;
 	struct vcs_cluster *c = from->c;
-	struct vcs_provider_type *t;
 	int err;
 
 	if (lease_ms > VCS_LEASE_MS_MAX)
@@ -405,11 +401,12 @@ int vcs_nl_provider_attach(struct vcs_from *from)
 	if (!t)
 		return vcs_refuse(from, VCS_A_PROVIDER, -ENOENT, "no such provider type");
 	from->session = t->caps & VCS_CAP_KERNEL ? 0 : vcs_random_id();
-	err = attach(c, t, lease_ms, from);
-	if (err) {
-		vcs_type_put(t);
+	guard(mutex)(&c->config);
+	reap_locked(c);
+	err = seat_take(c, t, lease_ms, from) ?: attach(c, t, from);
+	if (err)
 		return err;
-	}
+	t = NULL;			/* the seat's */
 	guard(vcs_cluster)(c);
 	return (from->session ? vcs_put_u64(from->reply, VCS_A_SESSION, from->session) : 0) ?:
 	       vcs_put_u64(from->reply, VCS_A_INCARNATION, vcs_incarnation) ?:

@@ -193,16 +193,14 @@ int vcs_nl_group_get_start(struct netlink_callback *cb)
 {
 	struct nlattr *name = vcs_dump_attrs(cb)[VCS_A_GROUP];
 	struct vcs_cluster *c = dump_cluster(cb);
-	bool there;
 
 	if (IS_ERR(c))
 		return PTR_ERR(c);
 	scoped_guard(vcs_cluster, c)
-		there = !name || vcs_group_find(c, nla_data(name));
-	if (there) {
-		cb->args[0] = (long)c;
-		return 0;
-	}
+		if (!name || vcs_group_find(c, nla_data(name))) {
+			cb->args[0] = (long)c;
+			return 0;
+		}
 	vcs_cluster_unref(c);
 	NL_SET_ERR_MSG_ATTR(cb->extack, name, "no such group");
 	return -ENOENT;

@@ -260,9 +260,9 @@ static void group_bury(struct vcs_group *g)
 	struct sock *sk __free(vcs_sock) = NULL;
 
 	scoped_guard(vcs_cluster, g->c) {
-		if (!g->dead || g->buried || (g->ops && !g->told_left))
+		/* Once: a work item is never run twice at the same time. */
+		if (!g->dead || completion_done(&g->left_done) || (g->ops && !g->told_left))
 			return;
-		g->buried = true;
 		swap(sk, g->holder.sk);
 	}
 	group_hide(g);

@@ -130,7 +130,6 @@ struct vcs_group {
 	bool dead;
 	bool started;			/* once; a stop is no fence */
 	int err;
-	bool buried;
 	struct vcs_event *event;	/* current; NULL before the first */
 	u64 event_id;			/* of event, for sysfs */
 	u32 nr_members;
@@ -177,6 +176,7 @@ DEFINE_GUARD(vcs_cluster, struct vcs_cluster *, vcs_cluster_lock(_T), vcs_cluste
 DEFINE_CLASS(vcs_nofs, unsigned int, memalloc_nofs_restore(_T), memalloc_nofs_save(), void)
 DEFINE_FREE(vcs_view, struct vcs_view *, vcs_view_put(_T))
 DEFINE_FREE(vcs_event, struct vcs_event *, vcs_event_put(_T))
+DEFINE_FREE(vcs_type, struct vcs_provider_type *, _T ? vcs_type_put(_T) : (void)0)
 DEFINE_FREE(vcs_sock, struct sock *, _T ? sock_put(_T) : (void)0)
 
 /* main.c */
@@ -197,7 +197,7 @@ extern u32 vcs_clusters_seq;
 struct vcs_cluster *vcs_cluster_find(const char *handle);
 int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from);
 void vcs_cluster_reap(struct vcs_cluster *c);
-void vcs_clusters_reap(void);
+void vcs_clusters_reap(struct work_struct *work);
 
 static inline void vcs_cluster_unref(struct vcs_cluster *c)
 {
@@ -241,7 +241,6 @@ extern struct notifier_block vcs_lease_pm;
 extern struct vcs_provider_type vcs_user_type;
 
 /* claim.c */
-void vcs_claims_reap(void);
 void vcs_claims_exit(void);
 
 /* netlink.c */

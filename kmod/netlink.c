@@ -215,13 +215,7 @@ struct genl_family vcs_genl_family __ro_after_init = {
 	.n_mcgrps = ARRAY_SIZE(mcgrps),
 };
 
-static void reap_all(struct work_struct *work)
-{
-	vcs_clusters_reap();
-	vcs_claims_reap();
-}
-
-static DECLARE_WORK(reap_all_work, reap_all);
+static DECLARE_WORK(reap_work, vcs_clusters_reap);
 
 /* Only queues: whose socket it was, the sockets that are held say themselves. */
 static int socket_released(struct notifier_block *nb, unsigned long event, void *data)
@@ -230,7 +224,7 @@ static int socket_released(struct notifier_block *nb, unsigned long event, void 
 
 	if (event == NETLINK_URELEASE && n->protocol == NETLINK_GENERIC &&
 	    net_eq(n->net, &init_net))
-		queue_work(vcs_wq, &reap_all_work);
+		queue_work(vcs_wq, &reap_work);
 	return NOTIFY_DONE;
 }
 
@@ -250,5 +244,5 @@ void vcs_netlink_exit(void)
 {
 	genl_unregister_family(&vcs_genl_family);
 	netlink_unregister_notifier(&release_nb);
-	cancel_work_sync(&reap_all_work);
+	cancel_work_sync(&reap_work);
 }

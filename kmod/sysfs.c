@@ -99,14 +99,13 @@ int vcs_sysfs_cluster_add(struct vcs_cluster *c)
 {
 	int err = kobject_init_and_add(&c->kobj, &vcs_cluster_ktype, vcs_kobj, "%s", c->handle);
 
-	if (err)
-		goto err_put;
-	c->groups_dir = kobject_create_and_add("groups", &c->kobj);
-	if (c->groups_dir)
-		return 0;
-	err = -ENOMEM;
-	kobject_del(&c->kobj);
-err_put:
+	if (!err) {
+		c->groups_dir = kobject_create_and_add("groups", &c->kobj);
+		if (c->groups_dir)
+			return 0;
+		kobject_del(&c->kobj);
+		err = -ENOMEM;
+	}
 	kobject_put(&c->kobj);
 	return err;
 }
@@ -173,8 +172,7 @@ int vcs_sysfs_init(void)
 
 void vcs_sysfs_exit(void)
 {
-	if (providers_kobj)
-		kobject_del(providers_kobj);
+	kobject_del(providers_kobj);
 	kobject_put(providers_kobj);
 	kobject_del(vcs_kobj);
 	kobject_put(vcs_kobj);
