@@ -47,7 +47,7 @@ struct vcs_cluster *vcs_cluster_get(const char *handle)
 			return c;
 		}
 	}
-	vcs_cluster_unref(c);
+	kobject_put(&c->kobj);
 	return NULL;
 }
 EXPORT_SYMBOL_GPL(vcs_cluster_get);
@@ -56,7 +56,7 @@ void vcs_cluster_put(struct vcs_cluster *c)
 {
 	scoped_guard(vcs_cluster, c)
 		c->pins--;
-	vcs_cluster_unref(c);
+	kobject_put(&c->kobj);
 }
 EXPORT_SYMBOL_GPL(vcs_cluster_put);
 
@@ -79,13 +79,11 @@ static void reap_work(struct work_struct *work)
 
 static struct vcs_cluster *cluster_new(const char *handle, const char *name, u32 nodeid)
 {
-	struct vcs_view *v = vcs_view_alloc(0, GFP_KERNEL);
+	struct vcs_view *v __free(vcs_view) = vcs_view_alloc(0, GFP_KERNEL);
 	struct vcs_cluster *c = v ? kzalloc(sizeof(*c), GFP_KERNEL) : NULL;
 
-	if (!c) {
-		vcs_view_put(v);
+	if (!c)
 		return NULL;
-	}
 	strscpy(c->handle, handle, sizeof(c->handle));
 	strscpy(c->name, name, sizeof(c->name));
 	c->nodeid = nodeid;
@@ -97,7 +95,7 @@ static struct vcs_cluster *cluster_new(const char *handle, const char *name, u32
 	INIT_WORK(&c->reap_work, reap_work);
 	INIT_WORK(&c->view_work, vcs_view_work);
 	BLOCKING_INIT_NOTIFIER_HEAD(&c->view_chain);
-	RCU_INIT_POINTER(c->view, v);
+	RCU_INIT_POINTER(c->view, no_free_ptr(v));
 	vcs_lease_init(c);
 	return c;
 }
@@ -154,7 +152,7 @@ static void cluster_destroy(struct vcs_cluster *c)
 	/* Nobody queues them any more; on a dead cluster they find nothing to do. */
 	cancel_work_sync(&c->reap_work);
 	cancel_work_sync(&c->view_work);
-	vcs_cluster_unref(c);
+	kobject_put(&c->kobj);
 	/* The family's exit waits for the command that this is. */
 	module_put(THIS_MODULE);
 }
@@ -327,10 +325,9 @@ void vcs_clusters_reap(struct work_struct *work)
 		queue_work(vcs_wq, &c->reap_work);
 }
 
-static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lease_ms,
+static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t,
 		     const struct vcs_from *from)
 {
-	u32 grace_ms = vcs_from_u32(from, VCS_A_GRACE_MS, 0);
 	struct vcs_group *g;
 	int err;
 
@@ -339,13 +336,10 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t, u32 lea
 		return vcs_refuse(from, VCS_A_HANDLE, -ENOENT, "no such cluster");
 	if (c->state == VCS_PROVIDER_ATTACHED)
 		return vcs_refuse(from, VCS_A_HANDLE, -EBUSY, "a provider is attached");
-	if (lease_ms && !(t->caps & VCS_CAP_LEASE))
-		return vcs_refuse(from, VCS_A_LEASE_MS, -EOPNOTSUPP,
-				  "the provider type has no lease");
 	if (c->nr_groups && !(t->caps & VCS_CAP_GROUPS))
 		return vcs_refuse(from, VCS_A_PROVIDER, -EOPNOTSUPP,
 				  "the cluster has groups, the provider type has none");
-	err = vcs_lease_attach(c, lease_ms, grace_ms, from);
+	err = vcs_lease_attach(c, t->caps, from);
 	if (err)
 		return err;
 	c->type = t;
@@ -388,22 +382,17 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t,
 
 int vcs_nl_provider_attach(struct vcs_from *from)
 {
-	u32 lease_ms = vcs_from_u32(from, VCS_A_LEASE_MS, 0);
 	struct vcs_provider_type *t __free(vcs_type) = NULL;
 	struct vcs_cluster *c = from->c;
 	int err;
 
-	if (lease_ms > VCS_LEASE_MS_MAX)
-		return vcs_refuse(from, VCS_A_LEASE_MS, -EINVAL, "a lease of over an hour");
-	if (vcs_from_u32(from, VCS_A_GRACE_MS, 0) > VCS_LEASE_MS_MAX)
-		return vcs_refuse(from, VCS_A_GRACE_MS, -EINVAL, "a grace of over an hour");
 	t = vcs_type_get(vcs_from_text(from, VCS_A_PROVIDER, "user"));
 	if (!t)
 		return vcs_refuse(from, VCS_A_PROVIDER, -ENOENT, "no such provider type");
 	from->session = t->caps & VCS_CAP_KERNEL ? 0 : vcs_random_id();
 	guard(mutex)(&c->config);
 	reap_locked(c);
-	err = seat_take(c, t, lease_ms, from) ?: attach(c, t, from);
+	err = seat_take(c, t, from) ?: attach(c, t, from);
 	if (err)
 		return err;
 	t = NULL;			/* the seat's */

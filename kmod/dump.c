@@ -107,7 +107,7 @@ int vcs_nl_view_get_start(struct netlink_callback *cb)
 	if (IS_ERR(c))
 		return PTR_ERR(c);
 	cb->args[0] = (long)vcs_view_get(c);
-	vcs_cluster_unref(c);
+	kobject_put(&c->kobj);
 	return 0;
 }
 
@@ -201,14 +201,14 @@ int vcs_nl_group_get_start(struct netlink_callback *cb)
 			cb->args[0] = (long)c;
 			return 0;
 		}
-	vcs_cluster_unref(c);
+	kobject_put(&c->kobj);
 	NL_SET_ERR_MSG_ATTR(cb->extack, name, "no such group");
 	return -ENOENT;
 }
 
 int vcs_nl_group_get_done(struct netlink_callback *cb)
 {
-	vcs_cluster_unref((struct vcs_cluster *)cb->args[0]);
+	kobject_put(&((struct vcs_cluster *)cb->args[0])->kobj);
 	return 0;
 }
 

@@ -27,7 +27,6 @@
 #define VCS_CLUSTERS_MAX	64
 #define VCS_GROUPS_MAX		1024	/* per cluster */
 #define VCS_CLAIMS_MAX		64
-#define VCS_TYPES_MAX		16
 #define VCS_LEASE_MS_MAX	(3600 * 1000)
 #define VCS_LEASE_FREEZE_MAX_NS	(24 * 3600 * NSEC_PER_SEC)
 
@@ -176,7 +175,6 @@ DEFINE_GUARD(vcs_cluster, struct vcs_cluster *, vcs_cluster_lock(_T), vcs_cluste
 DEFINE_CLASS(vcs_nofs, unsigned int, memalloc_nofs_restore(_T), memalloc_nofs_save(), void)
 DEFINE_FREE(vcs_view, struct vcs_view *, vcs_view_put(_T))
 DEFINE_FREE(vcs_event, struct vcs_event *, vcs_event_put(_T))
-DEFINE_FREE(vcs_type, struct vcs_provider_type *, _T ? vcs_type_put(_T) : (void)0)
 DEFINE_FREE(vcs_sock, struct sock *, _T ? sock_put(_T) : (void)0)
 
 /* main.c */
@@ -188,6 +186,7 @@ u64 vcs_random_id(void);
 extern struct mutex vcs_lock;
 struct vcs_provider_type *vcs_type_get(const char *name);
 void vcs_type_put(struct vcs_provider_type *t);
+DEFINE_FREE(vcs_type, struct vcs_provider_type *, _T ? vcs_type_put(_T) : (void)0)
 bool vcs_text_ok(const char *text);
 bool vcs_name_ok(const char *name);
 
@@ -198,11 +197,6 @@ struct vcs_cluster *vcs_cluster_find(const char *handle);
 int vcs_cluster_seated(struct vcs_cluster *c, const struct vcs_from *from);
 void vcs_cluster_reap(struct vcs_cluster *c);
 void vcs_clusters_reap(struct work_struct *work);
-
-static inline void vcs_cluster_unref(struct vcs_cluster *c)
-{
-	kobject_put(&c->kobj);
-}
 
 /* view.c */
 int vcs_members_check(const struct vcs_member *m, u32 nr);
@@ -230,8 +224,7 @@ bool vcs_lease_covers(const struct vcs_lease *l, u64 now);
 bool vcs_lease_over(const struct vcs_lease *l, u64 now);
 void vcs_lease_init(struct vcs_cluster *c);
 void vcs_lease_exit(struct vcs_cluster *c);
-int vcs_lease_attach(struct vcs_cluster *c, u32 lease_ms, u32 grace_ms,
-		     const struct vcs_from *from);
+int vcs_lease_attach(struct vcs_cluster *c, u64 caps, const struct vcs_from *from);
 void vcs_lease_fenced(struct vcs_cluster *c);
 void vcs_lease_update(struct vcs_cluster *c);
 u64 vcs_lease_remaining_ms(const struct vcs_cluster *c, u64 now);

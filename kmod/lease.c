@@ -176,14 +176,22 @@ void vcs_lease_update(struct vcs_cluster *c)
  * over is no evidence (SAFETY S9). Otherwise the first lease runs from now, but
  * nothing is armed by it: that takes a start in a quorate view.
  */
-int vcs_lease_attach(struct vcs_cluster *c, u32 lease_ms, u32 grace_ms,
-		     const struct vcs_from *from)
+int vcs_lease_attach(struct vcs_cluster *c, u64 caps, const struct vcs_from *from)
 {
+	u32 lease_ms = vcs_from_u32(from, VCS_A_LEASE_MS, 0);
+	u32 grace_ms = vcs_from_u32(from, VCS_A_GRACE_MS, 0);
 	struct vcs_lease *l = &c->lease;
 	u64 now = ktime_get_boottime_ns();
 	struct vcs_cluster *other;
 
 	lockdep_assert_held(&c->lock);
+	if (lease_ms > VCS_LEASE_MS_MAX)
+		return vcs_refuse(from, VCS_A_LEASE_MS, -EINVAL, "a lease of over an hour");
+	if (grace_ms > VCS_LEASE_MS_MAX)
+		return vcs_refuse(from, VCS_A_GRACE_MS, -EINVAL, "a grace of over an hour");
+	if (lease_ms && !(caps & VCS_CAP_LEASE))
+		return vcs_refuse(from, VCS_A_LEASE_MS, -EOPNOTSUPP,
+				  "the provider type has no lease");
 	if (grace_ms && !lease_ms)
 		return vcs_refuse(from, VCS_A_GRACE_MS, -EINVAL, "a grace without a lease");
 	if (vcs_lease_over(l, now)) {

@@ -121,7 +121,6 @@ int vcs_from_members(const struct vcs_from *from, struct vcs_member *m)
 static int from_check(struct vcs_from *from, struct sk_buff *skb)
 {
 	const struct vcs_nl_command *command = from->command;
-	struct nlattr **attrs = from->info->attrs;
 	int attr;
 
 	if (!command->open && !(from->sk && netlink_capable(skb, CAP_SYS_ADMIN)))
@@ -132,13 +131,11 @@ static int from_check(struct vcs_from *from, struct sk_buff *skb)
 		    GENL_REQ_ATTR_CHECK(from->info, attr))
 			return vcs_refuse(from, 0, -EINVAL, "an attribute is missing");
 	if (command->required & BIT_ULL(VCS_A_SESSION))
-		from->session = nla_get_u64(attrs[VCS_A_SESSION]);
+		from->session = vcs_from_u64(from, VCS_A_SESSION);
 	if (!command->cluster)
 		return 0;
-	from->c = vcs_cluster_find(nla_data(attrs[VCS_A_HANDLE]));
-	if (!from->c)
-		return vcs_refuse(from, VCS_A_HANDLE, -ENOENT, "no such cluster");
-	return 0;
+	from->c = vcs_cluster_find(vcs_from_text(from, VCS_A_HANDLE, ""));
+	return from->c ? 0 : vcs_refuse(from, VCS_A_HANDLE, -ENOENT, "no such cluster");
 }
 
 /* Whose session is it? Finds the group, too, where one is named. Under c->lock. */
@@ -188,7 +185,7 @@ int vcs_nl_doit(struct sk_buff *skb, struct genl_info *info)
 	if (!err)
 		err = command->locked ? call_locked(&from) : command->call(&from);
 	if (from.c)
-		vcs_cluster_unref(from.c);
+		kobject_put(&from.c->kobj);
 	if (err || !hdr) {
 		nlmsg_free(from.reply);
 		return err;

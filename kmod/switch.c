@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The registry of provider types. A few at most, so a list and one mutex. */
+/* The registry of provider types: as many as there are modules for, so a list and one mutex. */
 #include <linux/module.h>
 #include <linux/nls.h>
 #include <linux/string.h>
@@ -9,7 +9,6 @@
 /* The outermost: provider types, and the list of clusters. */
 DEFINE_MUTEX(vcs_lock);
 static LIST_HEAD(vcs_types);		/* vcs_lock */
-static unsigned int vcs_nr_types;	/* vcs_lock */
 
 /* Valid UTF-8 of at most VCS_NAME_MAX bytes, without control characters. */
 bool vcs_text_ok(const char *text)
@@ -95,14 +94,11 @@ int __vcs_provider_register(struct vcs_provider_type *t, u32 api, size_t size)
 	guard(mutex)(&vcs_lock);
 	if (type_find(t->name))
 		return -EEXIST;
-	if (vcs_nr_types >= VCS_TYPES_MAX)
-		return -ENOSPC;
 	err = vcs_sysfs_type_add(t);
 	if (err)
 		return err;
 	atomic_set(&t->users, 0);
 	list_add_tail(&t->node, &vcs_types);
-	vcs_nr_types++;
 	return 0;
 }
 EXPORT_SYMBOL_GPL(__vcs_provider_register);
@@ -110,10 +106,8 @@ EXPORT_SYMBOL_GPL(__vcs_provider_register);
 /* No cluster uses it: each attach pins the owner, and this is its exit. */
 void vcs_provider_unregister(struct vcs_provider_type *t)
 {
-	scoped_guard(mutex, &vcs_lock) {
+	scoped_guard(mutex, &vcs_lock)
 		list_del(&t->node);
-		vcs_nr_types--;
-	}
 	vcs_sysfs_type_del(t);
 }
 EXPORT_SYMBOL_GPL(vcs_provider_unregister);

@@ -78,7 +78,7 @@ static void group_release(struct kobject *kobj)
 	vcs_event_put(g->event);
 	vcs_event_put(g->finished);
 	vcs_event_put(g->ran);
-	vcs_cluster_unref(g->c);
+	kobject_put(&g->c->kobj);
 	kfree(g);
 }
 

@@ -21,7 +21,7 @@ FUNCTION_MAX = 70
 FILE_MAX = 400
 TEST_FILE_MAX = 600
 "Tests are lists: they are looked up, not read through."
-MODULE_MAX = 2640
+MODULE_MAX = 2500
 "Lines of code of vcs.ko that people write; comments and blank lines are not counted."
 HEARTBEAT_MAX = 700
 "All lines of vcs_heartbeat.ko that people write."

@@ -171,7 +171,6 @@ int __vcs_provider_register(struct vcs_provider_type *t, u32 api, size_t size);
  * * %-EINVAL: built for another version of this header, bad name, or caps that
  *   do not match the ops
  * * %-EEXIST: the name is taken
- * * %-ENOSPC: too many types
  */
 static inline int vcs_provider_register(struct vcs_provider_type *t)
 {
