@@ -146,6 +146,10 @@ PLOCK_SECONDS ?= 5
 bench-plock: lab kmod ## fcntl locks on GFS2, dlm_glue beside dlm_controld, in virtual machines (ONLY=ours,default,ownership RUNS=5 PLOCK_SECONDS=5)
 	@PYTHONPATH=qemu $(PY) -m bench.plock --runs $(RUNS) --seconds $(PLOCK_SECONDS) $(if $(ONLY),--only $(ONLY))
 
+.PHONY: bench-kernel
+bench-kernel: lab kmod ## what the switch itself costs, in a virtual machine per kernel (ONLY=reads,views,rounds,groups,nodes RUNS=5)
+	@PYTHONPATH=qemu $(PY) -m bench.kernel --runs $(RUNS) --kernels "$(KERNELS)" $(if $(ONLY),--only $(ONLY))
+
 .PHONY: golden fuzz-totem churn-totem
 golden: venv ## record the scenarios' logs anew (tests/golden/totem, docs/scenarios.md); read the difference before you commit it
 	@$(PY) -m tests.scenarios.golden

@@ -52,6 +52,7 @@ BARS: dict[str, Bar] = {
     "latency_idle_median": Bar(ratio_most=1.0), "latency_idle_p99": Bar(ratio_most=1.0),
     "plock_alone_vs_default": Bar(ratio_least=10), "plock_contended_vs_default": Bar(ratio_least=1),
     "plock_contended_lock_longest_vs_default": Bar(most=300), "plock_alone_lock_longest_vs_default": Bar(most=300),
+    "view_read_6.1": Bar(ratio_most=2), "view_read_6.12": Bar(ratio_most=2),
 }
 
 

@@ -22,7 +22,8 @@ FILE_MAX = 400
 TEST_FILE_MAX = 600
 "Tests are lists: they are looked up, not read through."
 MODULE_MAX = 2500
-"Lines of code of vcs.ko that people write; comments and blank lines are not counted."
+"""Lines of code of vcs.ko that people write: kmod/ with its public header, without what `make gen` makes, the heartbeat and the tests. A
+line of code is one that is neither blank nor comment alone, as the aim of the design counts (2,000); with those it is 3,300 lines."""
 HEARTBEAT_MAX = 700
 "All lines of vcs_heartbeat.ko that people write."
 MADE = "by `make gen`; do not edit"

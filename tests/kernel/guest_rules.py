@@ -247,6 +247,22 @@ def test_a_provider_type_is_judged_and_pinned_while_it_is_attached(world: World)
     assert not (SYSFS / "providers" / "test").exists()
 
 
+# --- rule 12: dumps --------------------------------------------------------------------------------------------------
+
+
+def test_a_dump_of_ten_thousand_nodes_is_whole(world: World) -> None:
+    """No view is so large today; the dump must be ready for it, so a provider of our own installs one."""
+    world.provider.detach(world.handle, world.session)
+    load(PROVIDER)
+    world.session = attach(world, "test")
+    Path(f"/sys/module/{PROVIDER}/parameters/nodes").write_text("10000")
+    view = world.reader.view(world.handle)
+    assert [m.nodeid for m in view.members] == list(range(1, 10_001))
+    assert all(m.incarnation == m.nodeid for m in view.members)
+    world.provider.detach(world.handle, world.session)
+    assert unload(PROVIDER) == ""
+
+
 # --- rule 15: suspend -------------------------------------------------------------------------------------------------
 
 

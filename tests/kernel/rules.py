@@ -2,7 +2,7 @@
 """The rules of the kernel switch, each with the tests that would fail without it, and what no test shows yet, with the reason.
 
 test_rules.py checks that every test named here is there. A name is `file:test`; the file is contract, module, rules,
-stress, heartbeat (tests/kernel/guest_*.py and contract.py) or tidy.
+stress, heartbeat (tests/kernel/guest_*.py and contract.py), ynl, watchdog or tidy.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
         "contract:test_a_dump_is_of_one_view",
         "contract:test_a_view_is_never_torn",
     ),
+    "12 a dump of 10,000 nodes": ("rules:test_a_dump_of_ten_thousand_nodes_is_whole",),
     "12 a group dump that was interrupted is read again": (
         "contract:test_groups_are_read_whole_while_they_change",
         "contract:test_many_groups_are_dumped_whole",
@@ -108,6 +109,12 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
         "contract:test_malformed_requests_are_refused",
     ),
     "13 extack names the attribute": ("contract:test_a_missing_attribute_is_named",),
+    "14 the kernel's cli.py decodes the same bytes": (
+        "ynl:test_clusters_are_the_same",
+        "ynl:test_groups_are_the_same",
+        "ynl:test_a_view_over_several_messages_is_the_same",
+        "ynl:test_what_it_writes_the_kernel_takes",
+    ),
     "14 one YAML, nothing parses it at run time": ("tidy:test_libraries_are_known_to_one_file",),
     "15 valid_from, not now; older and future values are refused": (
         "contract:test_old_and_future_evidence_is_refused",
@@ -136,6 +143,12 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
         "contract:test_a_lease_stays_armed_while_the_group_is_stopped",
         "contract:test_to_leave_disarms_the_reset",
     ),
+    "16 a process of its own pings the watchdog while the lease is valid or not armed": (
+        "watchdog:test_what_a_lease_means",
+        "watchdog:test_it_pings_until_the_lease_has_run_out",
+        "watchdog:test_it_lets_go_only_when_nothing_is_armed",
+        "watchdog:test_it_needs_nothing_of_ours",
+    ),
     "15 suspend is refused while armed": ("rules:test_suspend_is_refused_while_a_lease_is_armed",),
 }
 "Rule (its number, and what of it) -> tests."
@@ -145,9 +158,6 @@ OPEN: Final[dict[str, str]] = {
     "2 no upcall can fail on memory": "holds by construction (the caller allocates); failslab comes with the debug kernel",
     "4 stale ids over all daemons' deaths": "the persisted ring sequence is the engine's, tested there",
     "10 the order of exit": "shown only by a run without a splat; the debug kernel is to watch it",
-    "12 a dump of 10,000 nodes": "vcs_view_alloc() refuses more than 1,024 members; a bench with a fake provider is to come",
     "13 a golden YAML per release": "there is no release yet",
-    "14 the kernel's cli.py decodes the same bytes": "tools/net/ynl is only in the kernel's source; to come",
-    "16 the hardware watchdog's process": "not built",
 }
 "What of the rules no test shows -> why."

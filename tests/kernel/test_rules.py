@@ -16,6 +16,8 @@ FILES = {
     "stress": ("kernel/guest_stress.py",),
     "heartbeat": ("kernel/guest_heartbeat.py", "kernel/guest_heartbeat_wire.py"),
     "tidy": ("test_tidy.py",),
+    "watchdog": ("process/test_watchdog.py",),
+    "ynl": ("tools/guest_ynl.py",),
 }
 LAST_RULE = 16
 
