@@ -24,6 +24,8 @@ TEST_FILE_MAX = 600
 MODULE_MAX = 2500
 """Lines of code of vcs.ko that people write: kmod/ with its public header, without what `make gen` makes, the heartbeat and the tests. A
 line of code is one that is neither blank nor comment alone, as the aim of the design counts (2,000); with those it is 3,300 lines."""
+SAMPLE_MAX = 60
+"All lines of the consumer in docs/, which the tests build and run."
 HEARTBEAT_MAX = 700
 "All lines of vcs_heartbeat.ko that people write."
 MADE = "by `make gen`; do not edit"
@@ -328,6 +330,10 @@ def test_the_module_stays_small() -> None:
     sizes = {n: c_lines(t) for n, t in texts.items() if MADE not in t[:200]}
     assert len(sizes) > 10
     assert sum(sizes.values()) <= MODULE_MAX, sizes
+
+
+def test_the_sample_consumer_fits_a_page() -> None:
+    assert (ROOT / "docs/sample_consumer.c").read_text().count("\n") <= SAMPLE_MAX
 
 
 def test_the_heartbeat_stays_small() -> None:
