@@ -2,7 +2,7 @@
 """The rules of the kernel switch, each with the tests that would fail without it, and what no test shows yet, with the reason.
 
 test_rules.py checks that every test named here is there. A name is `file:test`; the file is contract, module, rules,
-stress, heartbeat (tests/kernel/guest_*.py and contract.py), ynl, watchdog or tidy.
+stress, heartbeat (tests/kernel/guest_*.py and contract.py), or as in test_rules.py.
 """
 
 from __future__ import annotations
@@ -108,6 +108,10 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
         "contract:test_bad_input_is_refused_and_changes_nothing",
         "contract:test_malformed_requests_are_refused",
     ),
+    "13 append-only: a list per release": (
+        "release:test_what_a_release_promised_holds",
+        "release:test_a_change_is_seen",
+    ),
     "13 extack names the attribute": ("contract:test_a_missing_attribute_is_named",),
     "14 the kernel's cli.py decodes the same bytes": (
         "ynl:test_clusters_are_the_same",
@@ -158,6 +162,5 @@ OPEN: Final[dict[str, str]] = {
     "2 no upcall can fail on memory": "holds by construction (the caller allocates); failslab comes with the debug kernel",
     "4 stale ids over all daemons' deaths": "the persisted ring sequence is the engine's, tested there",
     "10 the order of exit": "shown only by a run without a splat; the debug kernel is to watch it",
-    "13 a golden YAML per release": "there is no release yet",
 }
 "What of the rules no test shows -> why."

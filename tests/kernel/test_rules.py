@@ -15,6 +15,7 @@ FILES = {
     "rules": ("kernel/guest_rules.py",),
     "stress": ("kernel/guest_stress.py",),
     "heartbeat": ("kernel/guest_heartbeat.py", "kernel/guest_heartbeat_wire.py"),
+    "release": ("unit/test_spec_append_only.py",),
     "tidy": ("test_tidy.py",),
     "watchdog": ("process/test_watchdog.py",),
     "ynl": ("tools/guest_ynl.py",),
