@@ -93,6 +93,7 @@ static int bench_view(struct notifier_block *nb, unsigned long generation, void 
 	const struct vcs_view *v = data;
 
 	WRITE_ONCE(view_ns, ktime_get_ns());
+	/* Pairs with views_show(): the time is there before the generation. */
 	smp_store_release(&view_generation, v->generation);
 	return NOTIFY_OK;
 }
@@ -101,6 +102,7 @@ static struct notifier_block bench_nb = { .notifier_call = bench_view };
 
 static int views_show(struct seq_file *m, void *unused)
 {
+	/* Pairs with bench_view(). */
 	u64 generation = smp_load_acquire(&view_generation);
 
 	seq_printf(m, "%llu %llu\n", generation, READ_ONCE(view_ns));
