@@ -88,5 +88,6 @@ def test_three_machines_with_two_modules_each(cluster: Factory, record_property:
     three.network.heal()
     for node in (1, 2, 3):
         sees(three, node, "1-3")
+    for node in (1, 2, 3):
         three[node].run(f"vcs heartbeat stop {HANDLE}", check=True)
         three[node].run("rmmod vcs_heartbeat vcs", check=True)
