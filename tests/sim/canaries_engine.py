@@ -211,7 +211,8 @@ def _early_install(core: Core, forming: Any, t: Any) -> None:
 
 
 _count_flag = recovery._count_flag
-canary("installed_before_all_is_sent", "I12 I14 I13 J2 I15 L2", (*LOSSY, *MOVING), (recovery, "_count_flag", _early_install), submit_ns=2 * MS)
+canary("installed_before_all_is_sent", "I12 I14 I13 J2 I15 L2", (*LOSSY, *MOVING),
+       (recovery, "_count_flag", _early_install), submit_ns=2 * MS)
 
 
 def _all_come_from_ours(core: Core, *_rest: Any) -> None:
