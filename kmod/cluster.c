@@ -358,9 +358,9 @@ static int seat_take(struct vcs_cluster *c, struct vcs_provider_type *t,
 	return 0;
 }
 
-/* The provider's word on it. Under c->config. */
+/* The provider's word on it; refused, the seat is as empty as it was @before. Under c->config. */
 static int attach(struct vcs_cluster *c, struct vcs_provider_type *t,
-		  const struct vcs_from *from)
+		  const struct vcs_from *from, enum vcs_provider_state before)
 {
 	struct vcs_attach how = {
 		.handle = c->handle, .name = c->name, .nodeid = c->nodeid,
@@ -374,7 +374,7 @@ static int attach(struct vcs_cluster *c, struct vcs_provider_type *t,
 	if (!err)
 		return 0;
 	scoped_guard(vcs_cluster, c) {
-		seat_leave(c, VCS_PROVIDER_NONE);
+		seat_leave(c, before);
 		swap(sk, c->seat.sk);
 	}
 	return err;
@@ -384,6 +384,7 @@ int vcs_nl_provider_attach(struct vcs_from *from)
 {
 	struct vcs_provider_type *t __free(vcs_type) = NULL;
 	struct vcs_cluster *c = from->c;
+	enum vcs_provider_state before;
 	int err;
 
 	t = vcs_type_get(vcs_from_text(from, VCS_A_PROVIDER, "user"));
@@ -392,7 +393,8 @@ int vcs_nl_provider_attach(struct vcs_from *from)
 	from->session = t->caps & VCS_CAP_KERNEL ? 0 : vcs_random_id();
 	guard(mutex)(&c->config);
 	reap_locked(c);
-	err = seat_take(c, t, from) ?: attach(c, t, from);
+	before = READ_ONCE(c->state);
+	err = seat_take(c, t, from) ?: attach(c, t, from, before);
 	if (err)
 		return err;
 	t = NULL;			/* the seat's */

@@ -231,6 +231,11 @@ def test_a_provider_type_is_judged_and_pinned_while_it_is_attached(world: World)
         Path(f"/sys/module/{PROVIDER}/parameters/attach_err").write_text(str(errno.EBADMSG))
         attach(world, "test")
     assert (attached(), refcount.read_text(), world.provider_state()) == (0, "0\n", "NONE")
+    world.attach()
+    world.die()
+    with refused(errno.EBADMSG):
+        attach(world, "test")
+    assert world.provider_state() == "ORPHAN", "its groups would not be told when their lease ends"
     Path(f"/sys/module/{PROVIDER}/parameters/attach_err").write_text("0")
     world.session = attach(world, "test")
     assert (attached(), refcount.read_text()) == (1, "1\n")
