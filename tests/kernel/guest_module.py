@@ -5,6 +5,7 @@ machine (tests/kernel/test_contract_vm.py starts it)."""
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,26 @@ def test_loading_and_unloading_again_and_again(backend: KernelBackend) -> None:
         world.wait_gone()
         world.provider.detach(world.handle, world.session)
         world.provider.cluster_del(world.handle)
+
+
+# --- KUnit ------------------------------------------------------------------------------------------------------
+
+KUNIT = {"vcs_lease": 4, "vcs_group": 4, "vcs_heartbeat": 4}
+"Suites and how many cases each has: the decisions, compiled once more by themselves (kmod/tests/kunit_*.c)."
+
+
+def test_the_kernel_s_own_unit_tests() -> None:
+    """On a kernel with KUnit by it; else the module runs them as it is loaded, and is not loaded when one fails."""
+    load("vcs_kunit")
+    passed = Path("/sys/module/vcs_kunit/parameters/passed")
+    if passed.exists():
+        assert int(passed.read_text()) == sum(KUNIT.values())
+    else:
+        for suite, cases in KUNIT.items():
+            said = Path(f"/sys/kernel/debug/kunit/{suite}/results").read_text()
+            assert len(re.findall(r"^ +ok \d+ ", said, re.MULTILINE)) == cases, said
+            assert "not ok" not in said and "SKIP" not in said, said
+    assert unload("vcs_kunit") == ""
 
 
 # --- the C interface, through vcs_test_consumer.ko --------------------------------------------------------------
