@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Everybody at once, and killed at any moment: providers, consumers, readers and an administrator as processes, on few names,
-so that they meet. What is looked for is what no single-threaded case can show: a crash, a reference that is never given
-back (the module could not be unloaded), a group that nobody can end. Runs inside a virtual machine, like guest_module.py.
+"""Everybody at once, and killed at any moment: providers (one of them the heartbeat), consumers (one of them in the kernel), readers and
+an administrator as processes, on few names, so that they meet; now and then all of them die, and the module is unloaded among their
+successors. What is looked for is what no single-threaded case can show: a crash, a reference that is never given back (the module
+could not be unloaded), a group that nobody can end. Runs inside a virtual machine, like guest_module.py; STRESS seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 import traceback
 from collections import Counter
@@ -19,14 +21,22 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.guest_contract import SYSFS, KernelBackend
-from tests.kernel.guest_module import load, unload
+from tests.kernel.guest_module import load, loaded, unload
+from tests.kernel.heartbeat_world import KEY
 from vcs.errors import SwitchError
+from vcs.heartbeat import Heartbeat, Node
 from vcs.model import Group, GroupFlags, GroupState, Level, Member, Phase, RingId
 from vcs.netlink import KernelSwitch
 
-SECONDS = 25.0
-SEED = 7
+SECONDS = float(os.environ.get("STRESS", "25"))
+SEED = int(os.environ.get("SEED", "7"))
+TURN_S = 12.0
+"After so long everybody dies, and the module goes while others begin."
+UNLOAD_LIMIT_S = 60.0
+CONSUMER, BEATS = "vcs_test_consumer", "vcs_heartbeat"
 HANDLES = ("s0", "s1")
+BEATEN = "s3"
+"A cluster of the heartbeat's own, beside the others, where it mostly finds somebody else."
 NAMES = ("a", "b", "c", "d")
 
 
@@ -46,10 +56,11 @@ class Worker:
         time.sleep(self.rng.random() * most_s)
 
     def again(self) -> None:
-        """Another socket, now and then; the old one's seats and groups lose their holder."""
+        """Another socket, now and then; the old one's seats and groups lose their holder. Raises SwitchError without the module."""
         if self.rng.random() < 0.1:
             self.port.close()
             self.port = KernelSwitch()
+            self.me = Member(1, self.port.info().incarnation)
 
     def provide(self) -> None:
         handle, port, rng = self.rng.choice(HANDLES), self.port, self.rng
@@ -98,6 +109,26 @@ class Worker:
             self.port.leave(handle, joined.session, name)
             self.say("leaving")
 
+    def beat(self) -> None:
+        """The heartbeat, alone with peers that do not exist."""
+        handle, rng = self.rng.choice((*HANDLES, BEATEN)), self.rng
+        nodes = tuple(Node(n, "127.0.0.1", 7100 + 10 * int(handle[1]) + n) for n in range(1, rng.randrange(2, 6)))
+        self.port.attach_kernel(handle, "heartbeat", Heartbeat(KEY, nodes, interval_ms=20).attributes())
+        self.say("beating")
+        self.pause(0.3)
+        self.port.detach_kernel(handle)
+
+    def consume_in_kernel(self) -> None:
+        """Its exit leaves the group, and waits for that."""
+        if loaded(CONSUMER):
+            subprocess.run(["rmmod", CONSUMER], capture_output=True, check=False)
+        else:
+            rng = self.rng
+            options = [f"cluster={rng.choice(HANDLES)}", f"group={rng.choice((*NAMES, '', 'k', 'k'))}", f"flags={2 * rng.randrange(2)}"]
+            if subprocess.run(["modprobe", CONSUMER, *options], capture_output=True, check=False).returncode == 0:
+                self.say("consuming in the kernel")
+        self.pause(0.5)
+
     def read(self) -> None:
         for c in self.port.clusters():
             with suppress(SwitchError):
@@ -124,8 +155,27 @@ class Worker:
 
 Role = Callable[[Worker], None]
 ROLES: tuple[Role, ...] = (
-    Worker.provide, Worker.provide, Worker.consume, Worker.consume, Worker.consume, Worker.read, Worker.administrate,
+    Worker.provide, Worker.provide, Worker.consume, Worker.consume, Worker.consume, Worker.read, Worker.administrate, Worker.beat,
+    Worker.consume_in_kernel,
 )
+CHURNERS = (Worker.administrate, Worker.consume, Worker.provide, Worker.read)
+"Who begins while the module is being unloaded."
+
+
+def work(role: Role, seed: int, log: int) -> None:
+    """For ever, also while there is no module."""
+    worker = None
+    while True:
+        try:
+            worker = worker or Worker(seed, log)
+            role(worker)
+        except SwitchError:
+            time.sleep(0.01)
+        try:
+            if worker:
+                worker.again()
+        except SwitchError:
+            worker = None
 
 
 def start(role: Role, seed: int, log: int) -> int:
@@ -134,13 +184,7 @@ def start(role: Role, seed: int, log: int) -> int:
     if pid:
         return pid
     try:
-        worker = Worker(seed, log)
-        while True:
-            try:
-                role(worker)
-            except SwitchError:
-                worker.pause()
-            worker.again()
+        work(role, seed, log)
     except BaseException:
         os.write(log, traceback.format_exc().encode())
     finally:
@@ -156,6 +200,11 @@ def kill(pid: int) -> bool:
     return alive
 
 
+def kill_all(pids: list[int]) -> bool:
+    lived = [kill(pid) for pid in pids]
+    return all(lived)
+
+
 @pytest.fixture
 def backend() -> Iterator[KernelBackend]:
     backend = KernelBackend()
@@ -163,16 +212,18 @@ def backend() -> Iterator[KernelBackend]:
     backend.clean()
 
 
-@pytest.mark.timeout(180)
-def test_everybody_at_once_and_killed(backend: KernelBackend, tmp_path: Path) -> None:
-    rng = random.Random(SEED)
-    log = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    with_clusters = KernelSwitch()
-    for handle in HANDLES:
-        with_clusters.cluster_add(handle, "stress", 1)
-    with_clusters.close()
-    workers = [start(role, seed, log) for seed, role in enumerate(ROLES)]
-    end = time.monotonic() + SECONDS
+def populate() -> None:
+    port = KernelSwitch()
+    for handle in (*HANDLES, BEATEN):
+        with suppress(SwitchError):
+            port.cluster_add(handle, "stress", 1)
+    port.close()
+
+
+def everybody(rng: random.Random, log: int, seconds: float) -> bool:
+    """One turn; False when a worker ended by itself."""
+    workers = [start(role, rng.randrange(1 << 30), log) for role in ROLES]
+    end = time.monotonic() + seconds
     lived = True
     try:
         while lived and time.monotonic() < end:
@@ -182,13 +233,67 @@ def test_everybody_at_once_and_killed(backend: KernelBackend, tmp_path: Path) ->
             lived = kill(workers[i])
             workers[i] = start(ROLES[i], rng.randrange(1 << 30), log)
     finally:
-        for pid in workers:
-            lived = kill(pid) and lived
+        lived = kill_all(workers) and lived
+    return lived
+
+
+def sweep() -> None:
+    """Take away what nobody holds any more, whoever else does what meanwhile."""
+    if loaded(CONSUMER):
+        subprocess.run(["rmmod", CONSUMER], capture_output=True, check=False, timeout=60)
+    with suppress(SwitchError):
+        port = KernelSwitch()
+        for c in port.clusters():
+            with suppress(SwitchError):
+                port.detach_kernel(c.handle)
+            with suppress(SwitchError):
+                for g in port.groups(c.handle):
+                    if g.orphan_since_ms:
+                        joined = port.join(c.handle, g.name, g.level, g.flags, g.owner)
+                        port.leave(c.handle, joined.session, g.name)
+            with suppress(SwitchError):
+                port.cluster_del(c.handle)
+        port.close()
+
+
+def unload_among(rng: random.Random, log: int) -> bool:
+    """The module goes, though others make clusters in it; they may be in the way of each attempt, so they die in the end."""
+    workers = [start(role, rng.randrange(1 << 30), log) for role in CHURNERS]
+    end = time.monotonic() + UNLOAD_LIMIT_S
+    lived, attempts = True, 0
+    while True:
+        if attempts == 40:
+            lived = kill_all(workers)
+        attempts += 1
+        sweep()
+        if loaded(BEATS):
+            unload(BEATS)
+        if not loaded(BEATS) and unload() == "":
+            break
+        assert time.monotonic() < end, f"something still holds the module: {Path('/proc/modules').read_text()}"
+    if attempts <= 40:
+        os.write(log, b"unloaded among others\n")
+        lived = kill_all(workers)
+    load()
+    load(BEATS)
+    return lived
+
+
+@pytest.mark.timeout(int(SECONDS) * 3 + 180)
+def test_everybody_at_once_and_killed(backend: KernelBackend, tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    log = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    if not loaded(BEATS):
+        load(BEATS)
+    end = time.monotonic() + SECONDS
+    lived = True
+    while lived and time.monotonic() < end:
+        populate()
+        lived = everybody(rng, log, min(TURN_S, max(1.0, end - time.monotonic()))) and unload_among(rng, log)
     assert lived, (tmp_path / "log").read_text()[-4000:]
     counted = Counter((tmp_path / "log").read_text().splitlines())
     print(f"stress: {dict(counted)}")
-    wanted = {"attached", "joined", "taken over", "finished", "left", "read", "leaving"}
+    wanted = {"attached", "joined", "taken over", "finished", "left", "read", "leaving", "beating", "consuming in the kernel"}
     assert wanted <= set(counted), counted
-    backend.clean()
-    assert unload() == "", "something still holds the module"
+    assert unload(BEATS) == "" and unload() == "", "something still holds the modules"
     load()
