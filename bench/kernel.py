@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import Cluster, Machine
+from harness import Cluster
 
 from bench.report import ROOT, Metric, Report
 
@@ -44,8 +44,9 @@ def build(folder: Path) -> bytes:
 class Guest:
     """A machine with vcs.ko and one cluster at a time."""
 
-    def __init__(self, node: Machine, program: bytes) -> None:
-        self.node = node
+    def __init__(self, lab: Cluster, program: bytes) -> None:
+        self.lab = lab
+        self.node = node = lab[1]
         node.run("modprobe vcs dry_run=1", 60, check=True)
         node.run("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug", 60, check=True)
         node.write(PROGRAM, program, mode=0o755)
@@ -63,8 +64,8 @@ class Guest:
         self.node.run(f"modprobe {module} {options}", 60, check=True)
 
     def end(self, module: str) -> None:
-        """The provider's process is gone; who leaves now has left."""
-        self.node.run(f"rmmod {module}", 60, check=True)
+        """The provider's process is gone; once the switch has seen that, nothing holds a module, and who leaves has left."""
+        self.lab.wait(lambda: self.node.run(f"rmmod {module}", 60).rc == 0, 30, f"{module} to go")
         self.switch(f"cluster_del({HANDLE!r})")
 
     def memory_kb(self) -> int:
@@ -167,7 +168,7 @@ def main() -> int:
         program = build(Path(folder))
     for series in options.kernels.split():
         with Cluster(1, series, cpus=2, artifacts=ROOT / "build/artifacts/bench-kernel" / series) as lab:
-            guest = Guest(lab[1], program)
+            guest = Guest(lab, program)
             for part in only:
                 report.add(*PARTS[part](guest, series, options.runs))
                 report.write()
