@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -143,14 +142,14 @@ PARTS: dict[str, Callable[[Guest, str, int], list[Metric]]] = {
 
 
 def growth(metrics: list[Metric]) -> list[str]:
-    """What doubling the size does to the time and the memory, for the record: 2 is linear."""
+    """What doubling the size does to the best time and to the memory, for the record: 2 is linear."""
     lines = []
     by_name = {m.metric: m for m in metrics}
     for name, m in by_name.items():
         kind, size, rest = name.split("_", 2)
         if kind not in ("dump", "memory") or (half := by_name.get(f"{kind}_{int(size) // 2}_{rest}")) is None:
             continue
-        lines.append(f"{name}: {statistics.median(m.samples) / max(statistics.median(half.samples), 1):.2f} times that of half as many")
+        lines.append(f"{name}: {m.ours_min / max(half.ours_min, 1):.2f} times that of half as many")
     return lines
 
 
