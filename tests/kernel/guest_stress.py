@@ -293,7 +293,9 @@ def test_everybody_at_once_and_killed(backend: KernelBackend, tmp_path: Path) ->
     assert lived, (tmp_path / "log").read_text()[-4000:]
     counted = Counter((tmp_path / "log").read_text().splitlines())
     print(f"stress: {dict(counted)}")
-    wanted = {"attached", "joined", "taken over", "finished", "left", "read", "leaving", "beating", "consuming in the kernel"}
+    wanted = {"attached", "joined", "taken over", "finished", "left", "read", "leaving", "beating"}
+    if SECONDS > 60:  # twice in half a minute: loading takes its time, and mostly finds the group held
+        wanted.add("consuming in the kernel")
     assert wanted <= set(counted), counted
     assert unload(BEATS) == "" and unload() == "", "something still holds the modules"
     load()
