@@ -105,7 +105,7 @@ faults: lab kmod ## the fault matrix, all of it, in one cluster (FAULTS=part,of,
 	@FAULTS=$(or $(FAULTS),all) $(if $(filter-out file,$(origin SEED)),SEED=$(SEED)) $(PY) -m pytest -q -m vm tests/cluster/faults
 
 # --- style ------------------------------------------------------------------------------------------------------------
-PYTHON := vcs bridge membership dlm_glue qemu/harness qemu/vcslab bench tests
+PYTHON := vcs bridge membership dlm_glue tools qemu/harness qemu/vcslab bench tests
 .PHONY: lint man-table
 lint: venv ## ruff, mypy (and that it saw every file), codespell where it is installed
 	@$(PY) -m ruff check $(PYTHON) kmod conftest.py

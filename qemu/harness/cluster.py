@@ -70,7 +70,7 @@ class Cluster:
 
     def __init__(self, nodes: int = 3, kernel: str = "6.12", *, shared_disk_mib: int = 0, shared_disks: int = 1,
                  artifacts: Path | None = None, memory_mib: int = 768, cpus: int = 1, append: str = "",
-                 boot: bool = True) -> None:
+                 boot: bool = True, image_kind: str = "base") -> None:
         self._owned = None if artifacts else _temporary("lab")
         self.artifacts = Path(artifacts or self._owned.name)  # type: ignore[union-attr]
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class Cluster:
         self.network = Network(list(range(1, nodes + 1)), self.artifacts, self.timeline.host)
         self._machines: dict[int, Machine] = {}
         self.power = PowerSwitch(self._machines, nodes, self.timeline.host, self.artifacts / "fence.jsonl")
-        root = image.get()
+        root = image.get(image_kind)
         # a copy: a machine that boots again in an hour must find what it found the first time
         source = Path(shutil.copy(payload.get(self.kernel), self._disks.name))
         mode, tsc = accel.choose(self.kernel), accel.host_tsc_khz()

@@ -14,6 +14,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+from harness import kernels
 from harness.cache import built, cache_dir, digest, prune, run, say
 from harness.kernels import ext4_image
 
@@ -28,6 +29,15 @@ DEBIAN = [
     # the DLM's other users, and the control plane that ours is compared with (decision 0017)
     "ocfs2-tools", "lvm2", "lvm2-lockd", "mdadm", "corosync", "dlm-controld",
 ]
+
+#: what an image of another kind has besides: only the tests that ask for it need it (decision 0019)
+KINDS: dict[str, list[str]] = {
+    "base": [],
+    # bcc with its compiler, the netlink spec tools' libraries, what builds and starts our own packages
+    "tools": ["python3-bpfcc", "python3-yaml", "python3-jsonschema", "dkms", "gcc", "make", "systemd", "man-db"],
+}
+HEADERS = {"tools": ("6.1", "6.12")}
+"Kind -> series of the kernels whose headers lie in the image, at their places: bcc and dkms compile against them."
 
 #: pure Python, so that kernel tests can be pytest runs inside the guest
 GUEST_PYTHON = ["pytest>=8", "pytest-timeout>=2.3"]
@@ -77,24 +87,39 @@ def apt_sources() -> list[Path]:
     return found
 
 
-def _debian(to: Path) -> None:
-    say(f"image: Debian {SUITE} with {len(DEBIAN)} packages and what they need (half a minute)")
+def _debian(packages: list[str], to: Path) -> None:
+    say(f"image: Debian {SUITE} with {len(packages)} packages and what they need (half a minute)")
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDE]
-    options += ["--variant=minbase", f"--include={','.join(DEBIAN)}", "--aptopt=Acquire::Languages \"none\""]
+    options += ["--variant=minbase", f"--include={','.join(packages)}", "--aptopt=Acquire::Languages \"none\""]
     run(["mmdebstrap", "--quiet", *options, SUITE, to / "root.tar", *apt_sources()])
 
 
-def _python(to: Path) -> None:
-    say("image: Python packages")
+def pip_install(requirements: list[str], to: Path) -> None:
+    """Wheels for the guests' Python, unpacked in ``to/lib``."""
     platforms = [f"--platform={name}" for name in PLATFORMS]
     options = ["--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
     options += [f"--python-version={PYTHON}", "--implementation=cp", *platforms, f"--target={to / 'lib'}"]
-    run([sys.executable, "-m", "pip", "install", *options, *python_requirements()])
+    run([sys.executable, "-m", "pip", "install", *options, *requirements])
     for bulk in ("bin", "__pycache__"):
         shutil.rmtree(to / "lib" / bulk, ignore_errors=True)
 
 
-def _root(debian: Path, packages: Path, to: Path) -> None:
+def _python(to: Path) -> None:
+    say("image: Python packages")
+    pip_install(python_requirements(), to)
+
+
+def _headers(root: Path, series: str) -> None:
+    """A kernel's headers from the cache, where Debian's package would put them."""
+    kernel = kernels.get(series)
+    for part in ("src", "lib"):
+        shutil.copytree(kernel.folder / "usr" / part, root / "usr" / part, symlinks=True, dirs_exist_ok=True)
+    makefile = root / "usr" / "src" / kernel.kdir.name / "Makefile"
+    makefile.write_text(makefile.read_text(encoding="utf-8").replace(f"{kernel.folder}/usr/src/", "/usr/src/"), encoding="utf-8")
+    (root / "usr" / "src" / kernel.kdir.name / "vmlinux").unlink(missing_ok=True)  # else a build makes BTF, and that needs pahole
+
+
+def _root(debian: Path, packages: Path, series: tuple[str, ...], to: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="vcs-image-", dir=cache_dir()) as name:
         root = Path(name) / "root"
         root.mkdir()
@@ -108,6 +133,8 @@ def _root(debian: Path, packages: Path, to: Path) -> None:
         run(["chroot", root, *compile_all, "/opt/vcs/lib"])
         (root / "etc" / "hosts").write_text(HOSTS, encoding="ascii")
         _link(root)
+        for kernel in series:
+            _headers(root, kernel)
         (root / "etc" / "fstab").write_text("", encoding="ascii")
         (root / "etc" / "lvm" / "lvmlocal.conf").write_text(LVM, encoding="ascii")
         shutil.rmtree(root / "var" / "lib" / "apt", ignore_errors=True)
@@ -125,21 +152,23 @@ def _link(root: Path) -> None:
         path.symlink_to(target)
 
 
-def get() -> Path:
-    """The root image's path; built if the cache has none. Needs root (chroot, ownership in the image)."""
-    debian_key = digest(FORMAT, SUITE, *DEBIAN, *EXCLUDE)
+def get(kind: str = "base") -> Path:
+    """The path of the root image of ``kind`` (KINDS); built if the cache has none. Needs root (chroot, ownership in the image)."""
+    wanted, series = [*DEBIAN, *KINDS[kind]], HEADERS.get(kind, ())
+    debian_key = digest(FORMAT, SUITE, *wanted, *EXCLUDE)
     python_key = digest(FORMAT, PYTHON, *python_requirements())
-    key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS), LVM)
+    releases = [kernels.get(name).folder.name for name in series]
+    key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS), LVM, *releases)
 
     def build(to: Path) -> None:
-        debian = built("debian", debian_key, _debian)
+        debian = built("debian", debian_key, lambda folder: _debian(wanted, folder))
         packages = built("python", python_key, _python)
-        _root(debian, packages, to)
-        for kind in ("images", "debian", "python"):
-            prune(kind, 2)
+        _root(debian, packages, series, to)
+        for cached in ("images", "debian", "python"):
+            prune(cached, 2 * len(KINDS))
 
     return built("images", key, build) / "root.img"
 
 
 if __name__ == "__main__":
-    print(get())
+    print(get(*sys.argv[1:]))
