@@ -72,6 +72,11 @@ lint-kmod: venv ## the module once more: W=1, sparse and kernel-doc on every ker
 	check --ignore PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE -f kmod/trace.h; \
 	check --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON -f kmod/compat.h
 
+# --- packages ---------------------------------------------------------------------------------------------------------
+.PHONY: deb
+deb: packages venv ## the Debian packages vcs-dkms and vcs-cluster, into build/deb/
+	@PYTHONPATH=qemu $(PY) packaging/deb/build.py build/deb
+
 # --- the lab ----------------------------------------------------------------------------------------------------------
 .PHONY: shell demo
 NODES ?= 3
@@ -108,7 +113,7 @@ faults: lab kmod ## the fault matrix, all of it, in one cluster (FAULTS=part,of,
 PYTHON := vcs bridge membership dlm_glue tools qemu/harness qemu/vcslab bench tests
 .PHONY: lint man-table
 lint: venv ## ruff, mypy (and that it saw every file), codespell where it is installed
-	@$(PY) -m ruff check $(PYTHON) kmod conftest.py
+	@$(PY) -m ruff check $(PYTHON) kmod packaging conftest.py
 	@want=$$(find $(PYTHON) -name '*.py' | wc -l); \
 	said=$$($(PY) -m mypy $(PYTHON) 2>&1) || { echo "$$said"; exit 1; }; \
 	echo "$$said" | grep -q "no issues found in $$want source files" || { echo "$$said; there are $$want files"; exit 1; }; \

@@ -86,7 +86,10 @@ class Tracer:
         while True:
             now = time.monotonic()
             over = self._stop or bool(seconds and now - begun >= seconds)
-            self.bpf.ring_buffer_poll(0 if over else POLL_MS)
+            if over:
+                self.bpf.ring_buffer_consume()
+            else:
+                self.bpf.ring_buffer_poll(POLL_MS)
             yield from sorted(arrived, key=lambda record: record[0])
             arrived.clear()
             if over:

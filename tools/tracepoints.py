@@ -114,6 +114,8 @@ def read_header(data: bytes) -> tuple[int, int, int, str, bytes]:
 
 
 PRELUDE = f"""
+#include <uapi/linux/ptrace.h>
+
 BPF_RINGBUF_OUTPUT(records, 64);
 BPF_ARRAY(lost, u64, 1);
 

@@ -58,21 +58,20 @@ class Tool:
         rest, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, rest
         self.lines += rest.splitlines()
-        return "\n".join(self.lines)
+        output = "\n".join(self.lines)
+        print(output)
+        return output
 
 
 @contextlib.contextmanager
 def tracing(*commands: str) -> Iterator[list[Tool]]:
     """The tools, all of them attached."""
-    environment = {**os.environ, "BCC_KERNEL_SOURCE": f"/usr/src/linux-headers-{os.uname().release}"}
     tools = []
     try:
         for command in commands:
             name, *words = command.split()
             argv = [sys.executable, "-m", f"tools.{name}", *words]
-            child = subprocess.Popen(
-                argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TOOLS, env=environment
-            )
+            child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TOOLS)
             tools.append(Tool(name, child))
         for tool in tools:
             tool.until("^Tracing", seconds=COMPILE_S)

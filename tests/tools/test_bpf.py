@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness import Cluster
 
+from tests.tools.own_modules import OWN_MODULES
+
 pytestmark = pytest.mark.vm
 
 COMMAND = (
@@ -20,6 +22,7 @@ MEMORY_MIB = 2048
 
 def test_the_tools_are_right_about_a_known_workload(tmp_path: Path) -> None:
     with Cluster(nodes=1, kernel="6.1", artifacts=tmp_path, image_kind="tools", memory_mib=MEMORY_MIB, cpus=2) as cluster:
+        cluster[1].run(OWN_MODULES, check=True)
         result = cluster[1].run(COMMAND, timeout=500)
         print(result.out)
         assert result.rc == 0, result.out + result.err
