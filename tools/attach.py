@@ -28,7 +28,10 @@ def tracepoints(system: str, remedy: str, names: Sequence[str] = ()) -> dict[str
     for root in TRACEFS:
         folder = root / "events" / system
         if folder.is_dir():
-            found = names or sorted(path.name for path in folder.iterdir() if path.is_dir())
+            present = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            if absent := set(names).difference(present):
+                raise Unavailable(f"this kernel's {system} has no tracepoint {', '.join(sorted(absent))}; it has {', '.join(present)}")
+            found = names or present
             try:
                 return {name: parse_format(system, (folder / name / "format").read_text("ascii")) for name in found}
             except (OSError, ValueError) as error:
@@ -130,6 +133,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except Unavailable as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+    except KeyboardInterrupt:  # before there was anything to end
+        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # whoever reads has seen enough; nothing may be flushed to the closed pipe
         sys.exit(1)

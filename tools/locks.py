@@ -10,6 +10,7 @@ entry of the function instead (ENTRIES, kprobes).
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ WAIT_ID = 0
 RES_MAX = 64
 "DLM_RESNAME_MAXLEN."
 BODY = struct.Struct(f"=QIIiIiI{RES_MAX}s")
-"begun (CLOCK_MONOTONIC, ns), lockspace's id, lock's id, mode, flags, status, length of the name, name."
+"begun (CLOCK_MONOTONIC, ns), lockspace's id, lock's id, mode, the answer's flags and status, length of the name, name."
+SB_FLAGS_MAX, ECANCEL, EUNLOCK = 7, 0x10001, 0x10002
+"DLM_SBF_* together, DLM_ECANCEL, DLM_EUNLOCK."
 PREFIX = "dlm:"
 "Before a lockspace's name in that of its group."
 KEEP = 256
@@ -130,12 +133,27 @@ class Stops:
         return Blame(total, tuple(events))
 
 
+def result_text(status: int | None) -> str:
+    """The answer in a word."""
+    words = {None: "waiting", 0: "granted", -errno.EDEADLK: "EDEADLK", -ECANCEL: "cancelled", -EUNLOCK: "unlocked"}
+    return words[status] if status in words else errno.errorcode.get(-(status or 0), str(status))
+
+
+def answer(status: int, flags: int) -> int:
+    """The status that the caller was told: 0, or negative. Linux 6.12 hands the two to the tracepoint in the wrong order where a program
+    reads its answer (device_read in fs/dlm/user.c), and of the status only the low byte is left then."""
+    if status <= 0 and flags <= SB_FLAGS_MAX:
+        return status
+    low = flags - 256 if flags else 0
+    return {-1: -ECANCEL, -2: -EUNLOCK}.get(low, low)
+
+
 def read_wait(ns: int, pid: int, comm: str, body: bytes) -> Wait:
     """What the kernel's side sent. Raises ValueError if it is too short."""
     if len(body) < BODY.size:
         raise ValueError(f"a wait's record has {len(body)} bytes of {BODY.size}")
-    begun, lockspace, lock, mode, _flags, status, length, name = BODY.unpack_from(body)
-    return Wait(begun, ns, lockspace, lock, mode, status, name[:length], pid, comm)
+    begun, lockspace, lock, mode, flags, status, length, name = BODY.unpack_from(body)
+    return Wait(begun, ns, lockspace, lock, mode, answer(status, flags), name[:length], pid, comm)
 
 
 def program(dlm: Mapping[str, Tracepoint], least_ns: int) -> str:
@@ -151,13 +169,14 @@ def program(dlm: Mapping[str, Tracepoint], least_ns: int) -> str:
 
     return f"""
 struct lock_key {{ u32 ls; u32 lkb; }};
-struct lock_begun {{ u64 ns; u32 pid; int mode; u32 flags; u32 len; char comm[16]; u8 res[{RES_MAX}]; }};
+struct lock_begun {{ u64 ns; u32 pid; int mode; u32 len; char comm[16]; u8 res[{RES_MAX}]; }};
 struct lock_wait {{
 	u64 ns; u32 id; u32 pid; char comm[16];
-	u64 begun; u32 ls; u32 lkb; int mode; u32 flags; int status; u32 len; u8 res[{RES_MAX}];
+	u64 begun; u32 ls; u32 lkb; int mode; u32 sb_flags; int status; u32 len; u8 res[{RES_MAX}];
 }};
-BPF_HASH(entered, u32, u64, 16384);
-BPF_HASH(begun, struct lock_key, struct lock_begun, 65536);
+/* Least recently used: a request that fails at the door, or whose process dies, leaves its entry behind. */
+BPF_TABLE("lru_hash", u32, u64, entered, 16384);
+BPF_TABLE("lru_hash", struct lock_key, struct lock_begun, begun, 65536);
 
 int on_entry(void *ctx)
 {{
@@ -180,7 +199,6 @@ int on_dlm_lock_start(void *ctx)
 	entered.delete(&thread);
 	{key("dlm_lock_start")}
 	{read("dlm_lock_start", "mode", "b.mode")}
-	{read("dlm_lock_start", "flags", "b.flags")}
 	{read("dlm_lock_start", "res_name", "loc")}
 	b.pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(&b.comm, sizeof(b.comm));
@@ -217,6 +235,7 @@ int on_dlm_ast(void *ctx)
 	w.ns = bpf_ktime_get_ns();
 	if (w.ns - b->ns >= {least_ns}ULL) {{
 		{read("dlm_ast", "sb_status", "w.status")}
+		{read("dlm_ast", "sb_flags", "w.sb_flags")}
 		w.id = {WAIT_ID};
 		w.pid = b->pid;
 		__builtin_memcpy(w.comm, b->comm, sizeof(w.comm));
@@ -224,7 +243,6 @@ int on_dlm_ast(void *ctx)
 		w.ls = k.ls;
 		w.lkb = k.lkb;
 		w.mode = b->mode;
-		w.flags = b->flags;
 		w.len = b->len;
 		__builtin_memcpy(w.res, b->res, sizeof(w.res));
 		if (records.ringbuf_output(&w, {HEADER.size + BODY.size}, 0))

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tools import locks
-from tools.attach import Tracer, run, tracepoints, vcs_tracepoints, wall_clock
+from tools.attach import Tracer, Unavailable, run, tracepoints, vcs_tracepoints, wall_clock
 from tools.locks import Blame, Stops, Wait
 from tools.tracepoints import Event
 from tools.words import word
@@ -33,16 +32,10 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def result(status: int | None) -> str:
-    if status is None:
-        return "waiting"
-    return "granted" if status == 0 else errno.errorcode.get(-status, str(status))
-
-
 def wait_line(wait: Wait, blame: Blame, name: str, when: str) -> str:
     events = ",".join(event_text(event) for event in blame.events) or "-"
-    took, stopped = f"{wait.ns / 1e6:.1f}", f"{blame.ns / 1e6:.1f}"
-    return LINE.format(when, name, wait.resource_text(), wait.mode_text(), wait.pid, wait.comm, took, stopped, result(wait.status), events)
+    took, stopped, told = f"{wait.ns / 1e6:.1f}", f"{blame.ns / 1e6:.1f}", locks.result_text(wait.status)
+    return LINE.format(when, name, wait.resource_text(), wait.mode_text(), wait.pid, wait.comm, took, stopped, told, events)
 
 
 def change_line(event: Event, when: str) -> str:
@@ -54,9 +47,9 @@ def change_line(event: Event, when: str) -> str:
 
 
 def still_waiting(bpf: Any, now_ns: int, least_ns: int) -> Iterator[Wait]:
-    """Requests that have no answer yet."""
+    """Requests that have no answer yet. Those of a process that is gone never get one."""
     for key, value in bpf["begun"].items():
-        if now_ns - value.ns >= least_ns:
+        if now_ns - value.ns >= least_ns and Path(f"/proc/{value.pid}").exists():
             name = bytes(value.res)[: value.len]
             yield Wait(value.ns, now_ns, key.ls, key.lkb, value.mode, None, name, value.pid, value.comm.decode("utf-8", "backslashreplace"))
 
@@ -65,8 +58,12 @@ def main() -> None:
     options = parser().parse_args()
     least = int(options.min * 1e6)
     dlm = tracepoints("dlm", "as root: `modprobe dlm`", locks.TRACEPOINTS)
+    try:
+        program = locks.program(dlm, least)
+    except LookupError as error:
+        raise Unavailable(str(error)) from error
     tracer = Tracer(
-        list(vcs_tracepoints(TRACEPOINTS).values()), locks.program(dlm, least),
+        list(vcs_tracepoints(TRACEPOINTS).values()), program,
         [(f"dlm:{name}", f"on_{name}") for name in locks.TRACEPOINTS], [(name, "on_entry") for name in locks.ENTRIES],
     )
     stops, clock = Stops(), wall_clock()

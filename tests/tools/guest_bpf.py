@@ -37,6 +37,12 @@ class Tool:
     name: str
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
+    begun: str = ""
+    "A line whose end has not come yet."
+
+    def take(self, text: str) -> None:
+        *whole, self.begun = (self.begun + text).split("\n")
+        self.lines += whole
 
     def until(self, *patterns: str, seconds: float = 20.0) -> str:
         """The first line that all patterns match, as it comes."""
@@ -50,14 +56,14 @@ class Tool:
             text = os.read(self.process.stdout.fileno(), 65536).decode() if ready else ""
             if not text:
                 pytest.fail(f"{self.name} did not print {patterns}; it printed:\n" + "\n".join(self.lines))
-            self.lines += text.splitlines()
+            self.take(text)
 
     def end(self) -> str:
         """All of its output, after Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
         rest, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, rest
-        self.lines += rest.splitlines()
+        self.take(rest)
         output = "\n".join(self.lines)
         print(output)
         return output

@@ -41,10 +41,11 @@ plug = "node1"
 [fencing]
 agent = "fence_lab"
 """
+#: the disk stands outside of /dev: there is no udev here that would tell systemd of a device
 MOUNT = """[Unit]
 Description=a cluster file system
 [Mount]
-What=/dev/disk/by-id/virtio-shared0
+What=/root/shared
 Where=/srv
 Type=gfs2
 Options=_netdev,noatime
@@ -55,7 +56,7 @@ SYSTEMD = (
     "exec unshare --fork --kill-child --pid --mount --mount-proc "
     "env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --unit=multi-user.target"
 )
-"Debian's systemd as PID 1 of a namespace: the lab's machines have an init of their own. A container has no udev to wait for."
+"Debian's systemd as PID 1 of a namespace: the lab's machines have an init of their own."
 
 
 @dataclass
@@ -114,12 +115,16 @@ def test_installed(guest: Guest) -> None:
     complete = "COMP_WORDS=(vcs stat) COMP_CWORD=1; _vcs_completion vcs stat vcs; echo ${COMPREPLY[@]}"
     found = guest.sh(f"bash -c 'source /usr/share/bash-completion/completions/vcs; {complete}'").out
     assert "status" in found.split()
+    assert "status" in guest.sh("fish -c 'complete -C \"vcs stat\"'").out.split()
+    guest.sh("zsh -n /usr/share/zsh/vendor-completions/_vcs")
+    assert "status" in guest.sh("env _VCS_COMPLETE=zsh_complete COMP_WORDS='vcs stat' COMP_CWORD=1 vcs").out.split()
     assert guest.sh("systemctl is-enabled vcsd.service", check=False).out.strip() == "disabled"
 
 
 def test_from_boot_to_shutdown_in_order(guest: Guest) -> None:
     """Enabled units and a mount with _netdev: it is mounted after the cluster is there, and unmounted before vcsd stops."""
     guest.sh("modprobe gfs2; mkfs.gfs2 -q -O -p lock_dlm -t demo:home -j 1 -J 8 /dev/disk/by-id/virtio-shared0", 120)
+    guest.sh("ln -s /dev/disk/by-id/virtio-shared0 /root/shared")
     guest.node.write("/etc/vcs/cluster.toml", TOML)
     guest.node.write("/etc/systemd/system/srv.mount", MOUNT)
     guest.sh("cd /etc/vcs && vcs keygen && vcs config check")
@@ -153,6 +158,7 @@ def test_removed(guest: Guest) -> None:
     left = guest.sh("while read -r f; do if [ -e $f ]; then echo $f; fi; done < /root/brought").out
     assert left == ""
     assert not guest.there("modprobe -n vcs")
+    assert guest.sh("find /etc/systemd/system -lname '*vcs*' -o -name 'vcs*'").out == ""
     for gone in ("/usr/lib/vcs-cluster", "/var/lib/vcs", "/usr/lib/vcs", "/var/lib/dkms/vcs", "/usr/src/vcs-*"):
         assert not guest.there(f"ls -d {gone}"), gone
     assert guest.sh("ls /etc/vcs").out.split() == ["cluster.key", "cluster.toml"]

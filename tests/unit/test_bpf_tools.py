@@ -178,13 +178,29 @@ def test_a_wait_is_read_as_the_program_sends_it() -> None:
         locks.read_wait(30, 9, "mkdir", body[:-1])
 
 
+@pytest.mark.parametrize(
+    ("status", "flags", "shown"),
+    [
+        (0, 0, "granted"), (0, 2, "granted"), (-11, 0, "EAGAIN"), (-35, 1, "EDEADLK"),
+        (-0x10001, 0, "cancelled"), (-0x10002, 0, "unlocked"),
+        # Linux 6.12, a program's lock: the flags are where the status should be, and of the status one byte is there
+        (2, 0, "granted"), (0, -11 & 0xFF, "EAGAIN"), (1, -35 & 0xFF, "EDEADLK"),
+        (0, -0x10001 & 0xFF, "cancelled"), (0, -0x10002 & 0xFF, "unlocked"),
+    ],
+)  # fmt: skip
+def test_the_answer_is_understood_in_either_order(status: int, flags: int, shown: str) -> None:
+    body = locks.BODY.pack(10, 1, 2, 3, flags, status, 1, b"r")
+    assert locks.result_text(locks.read_wait(30, 9, "app", body).status) == shown
+    assert locks.result_text(None) == "waiting"
+
+
 @pytest.mark.parametrize(("name", "shown"), [(b"res\0\0", "res"), (b"\x01\x02", "0102"), (b"", "-"), (b"  ", "2020")])
 def test_names_of_resources_are_shown_on_one_line(name: bytes, shown: str) -> None:
     assert wait(0, 1, resource=name).resource_text() == shown
 
 
 def dlm_tracepoints() -> dict[str, Tracepoint]:
-    names = ("ls_id", "lkb_id", "mode", "flags", "error", "sb_status", "res_name")
+    names = ("ls_id", "lkb_id", "mode", "flags", "error", "sb_status", "res_name", "sb_flags")
     fields = tuple(Field(name, 8 + 4 * i, 4, False, False, name == "res_name") for i, name in enumerate(names))
     return {name: Tracepoint("dlm", name, i + 1, fields) for i, name in enumerate(locks.TRACEPOINTS)}
 
