@@ -156,18 +156,7 @@ def read_wait(ns: int, pid: int, comm: str, body: bytes) -> Wait:
     return Wait(begun, ns, lockspace, lock, mode, answer(status, flags), name[:length], pid, comm)
 
 
-def program(dlm: Mapping[str, Tracepoint], least_ns: int) -> str:
-    """C for bcc, behind tracepoints.program(): sends every wait of at least ``least_ns``. Raises LookupError for a kernel whose
-    tracepoints lack a field."""
-
-    def read(tracepoint: str, name: str, into: str) -> str:
-        place = dlm[tracepoint].field(name)
-        return f"bpf_probe_read_kernel(&{into}, {place.size}, ctx + {place.offset});"
-
-    def key(tracepoint: str) -> str:
-        return f"{read(tracepoint, 'ls_id', 'k.ls')}\n\t{read(tracepoint, 'lkb_id', 'k.lkb')}"
-
-    return f"""
+TABLES = f"""
 struct lock_key {{ u32 ls; u32 lkb; }};
 struct lock_begun {{ u64 ns; u32 pid; int mode; u32 len; char comm[16]; u8 res[{RES_MAX}]; }};
 struct lock_wait {{
@@ -186,7 +175,20 @@ int on_entry(void *ctx)
 	entered.update(&thread, &now);
 	return 0;
 }}
+"""
 
+
+def _read(dlm: Mapping[str, Tracepoint], tracepoint: str, name: str, into: str) -> str:
+    place = dlm[tracepoint].field(name)
+    return f"bpf_probe_read_kernel(&{into}, {place.size}, ctx + {place.offset});"
+
+
+def _key(dlm: Mapping[str, Tracepoint], tracepoint: str) -> str:
+    return f"{_read(dlm, tracepoint, 'ls_id', 'k.ls')}\n\t{_read(dlm, tracepoint, 'lkb_id', 'k.lkb')}"
+
+
+def _on_start(dlm: Mapping[str, Tracepoint]) -> str:
+    return f"""
 int on_dlm_lock_start(void *ctx)
 {{
 	struct lock_key k = {{}};
@@ -197,9 +199,9 @@ int on_dlm_lock_start(void *ctx)
 
 	b.ns = since ? *since : bpf_ktime_get_ns();
 	entered.delete(&thread);
-	{key("dlm_lock_start")}
-	{read("dlm_lock_start", "mode", "b.mode")}
-	{read("dlm_lock_start", "res_name", "loc")}
+	{_key(dlm, "dlm_lock_start")}
+	{_read(dlm, "dlm_lock_start", "mode", "b.mode")}
+	{_read(dlm, "dlm_lock_start", "res_name", "loc")}
 	b.pid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(&b.comm, sizeof(b.comm));
 	b.len = loc >> 16;
@@ -209,33 +211,41 @@ int on_dlm_lock_start(void *ctx)
 	begun.update(&k, &b);
 	return 0;
 }}
+"""
 
+
+def _on_end(dlm: Mapping[str, Tracepoint]) -> str:
+    return f"""
 int on_dlm_lock_end(void *ctx)
 {{
 	struct lock_key k = {{}};
 	int error = 0;
 
-	{key("dlm_lock_end")}
-	{read("dlm_lock_end", "error", "error")}
+	{_key(dlm, "dlm_lock_end")}
+	{_read(dlm, "dlm_lock_end", "error", "error")}
 	if (error)
 		begun.delete(&k);
 	return 0;
 }}
+"""
 
+
+def _on_ast(dlm: Mapping[str, Tracepoint], least_ns: int) -> str:
+    return f"""
 int on_dlm_ast(void *ctx)
 {{
 	struct lock_key k = {{}};
 	struct lock_wait w = {{}};
 	struct lock_begun *b;
 
-	{key("dlm_ast")}
+	{_key(dlm, "dlm_ast")}
 	b = begun.lookup(&k);
 	if (!b)
 		return 0;
 	w.ns = bpf_ktime_get_ns();
 	if (w.ns - b->ns >= {least_ns}ULL) {{
-		{read("dlm_ast", "sb_status", "w.status")}
-		{read("dlm_ast", "sb_flags", "w.sb_flags")}
+		{_read(dlm, "dlm_ast", "sb_status", "w.status")}
+		{_read(dlm, "dlm_ast", "sb_flags", "w.sb_flags")}
 		w.id = {WAIT_ID};
 		w.pid = b->pid;
 		__builtin_memcpy(w.comm, b->comm, sizeof(w.comm));
@@ -252,3 +262,9 @@ int on_dlm_ast(void *ctx)
 	return 0;
 }}
 """
+
+
+def program(dlm: Mapping[str, Tracepoint], least_ns: int) -> str:
+    """C for bcc, behind tracepoints.program(): sends every wait of at least ``least_ns``. Raises LookupError for a kernel whose
+    tracepoints lack a field."""
+    return TABLES + _on_start(dlm) + _on_end(dlm) + _on_ast(dlm, least_ns)
