@@ -75,7 +75,7 @@ def histogram(values: Iterable[int], unit: str) -> list[str]:
     if not counts:
         return []
     most = max(counts.values())
-    lines = [f"{unit:>15}             : count     distribution"]
+    lines = [f"     {unit:<19} : count     distribution"]
     for bucket in range(min(counts), max(counts) + 1):
         low, high = (1 << bucket if bucket else 0), (1 << bucket + 1) - 1
         count = counts.get(bucket, 0)

@@ -10,7 +10,8 @@ from harness import Cluster
 
 from tests.tools.own_modules import OWN_MODULES
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
+"The image of the tools may have to be built first."
 
 COMMAND = (
     "modprobe dlm && modprobe vcs && mkdir -p /run/vcs && cd /opt/vcs/src && "

@@ -16,7 +16,8 @@ from harness import Cluster, Machine, Result
 
 from tests.tools.own_modules import OWN_MODULES
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
+"The image of the tools may have to be built first."
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
