@@ -153,7 +153,7 @@ def test_from_boot_to_shutdown_in_order(guest: Guest) -> None:
 
 def test_removed(guest: Guest) -> None:
     """Nothing is left that the packages brought, but the administrator's own configuration."""
-    guest.sh("dpkg -L vcs-cluster vcs-dkms | while read -r f; do if [ -f $f ]; then echo $f; fi; done > /root/brought")
+    guest.sh("dpkg -L vcs-cluster vcs-dkms | grep . | while read -r f; do if [ -f $f ]; then echo $f; fi; done > /root/brought")
     assert int(guest.sh("wc -l < /root/brought").out) > 200
     guest.sh("modprobe -r vcs; dpkg -P vcs-cluster vcs-dkms", 120)
     left = guest.sh("while read -r f; do if [ -e $f ]; then echo $f; fi; done < /root/brought").out
