@@ -19,6 +19,10 @@ POLL_MS = 200
 "How often the loop looks whether it is to end; records are brought at once."
 
 
+QUIET = ["-Wno-ignored-attributes", "-Wno-duplicate-decl-specifier"]
+"What bcc's compiler has to say of newer kernels' headers."
+
+
 class Unavailable(Exception):
     """This machine cannot do it; the text has the remedy."""
 
@@ -59,7 +63,7 @@ class Tracer:
         self._by_id = {t.id: t for t in wanted}
         self._stop = False
         try:
-            self.bpf: Any = BPF(text=program(wanted) + more)
+            self.bpf: Any = BPF(text=program(wanted) + more, cflags=QUIET)
             for tracepoint in wanted:
                 self.bpf.attach_tracepoint(tp=f"{tracepoint.system}:{tracepoint.name}", fn_name=f"on_{tracepoint.name}")
             for name, function in others:

@@ -121,12 +121,25 @@ def _headers(root: Path, series: str) -> None:
     (root / "usr" / "src" / kernel.kdir.name / "vmlinux").unlink(missing_ok=True)  # else a build makes BTF, and that needs pahole
 
 
-def _root(debian: Path, packages: Path, series: tuple[str, ...], to: Path) -> None:
+def unpack(kind: str, root: Path) -> None:
+    """The image's Debian with its kernels' headers as files below ``root``: what a chroot needs."""
+    wanted = KINDS[kind]
+    debian = built("debian", _debian_key(wanted), lambda folder: _debian(wanted, folder))
+    run(["tar", "-xf", debian / "root.tar", "-C", root, "--exclude=./dev/*"])
+    for series in HEADERS.get(kind, ()):
+        _headers(root, series)
+
+
+def _debian_key(wanted: list[str]) -> str:
+    return digest(FORMAT, SUITE, *wanted, *EXCLUDE)
+
+
+def _root(kind: str, packages: Path, to: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="vcs-image-", dir=cache_dir()) as name:
         root = Path(name) / "root"
         root.mkdir()
         say("image: unpacking, compiling, writing the file system")
-        run(["tar", "-xf", debian / "root.tar", "-C", root, "--exclude=./dev/*"])
+        unpack(kind, root)
         vcs = root / "opt" / "vcs"
         for folder in ("src", "modules"):
             (vcs / folder).mkdir(parents=True)
@@ -135,8 +148,6 @@ def _root(debian: Path, packages: Path, series: tuple[str, ...], to: Path) -> No
         run(["chroot", root, *compile_all, "/opt/vcs/lib"])
         (root / "etc" / "hosts").write_text(HOSTS, encoding="ascii")
         _link(root)
-        for kernel in series:
-            _headers(root, kernel)
         (root / "etc" / "fstab").write_text("", encoding="ascii")
         if (root / "etc" / "lvm").is_dir():
             (root / "etc" / "lvm" / "lvmlocal.conf").write_text(LVM, encoding="ascii")
@@ -157,16 +168,13 @@ def _link(root: Path) -> None:
 
 def get(kind: str = "base") -> Path:
     """The path of the root image of ``kind`` (KINDS); built if the cache has none. Needs root (chroot, ownership in the image)."""
-    wanted, series = KINDS[kind], HEADERS.get(kind, ())
-    debian_key = digest(FORMAT, SUITE, *wanted, *EXCLUDE)
     python_key = digest(FORMAT, PYTHON, *python_requirements())
-    releases = [kernels.get(name).folder.name for name in series]
-    key = digest(FORMAT, debian_key, python_key, HOSTS, str(LINKS), LVM, *releases)
+    releases = [kernels.get(name).folder.name for name in HEADERS.get(kind, ())]
+    key = digest(FORMAT, _debian_key(KINDS[kind]), python_key, HOSTS, str(LINKS), LVM, *releases)
 
     def build(to: Path) -> None:
-        debian = built("debian", debian_key, lambda folder: _debian(wanted, folder))
         packages = built("python", python_key, _python)
-        _root(debian, packages, series, to)
+        _root(kind, packages, to)
         for cached in ("images", "debian", "python"):
             prune(cached, 2 * len(KINDS))
 
