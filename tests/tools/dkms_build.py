@@ -30,6 +30,14 @@ PLACE = "/usr/share/vcs-dkms/vcs-{version}.dkms.tar.gz"
 "Where the package's script looks for binaries before it builds."
 
 
+def content(package: Path) -> list[str | bytes]:
+    """Names and contents of what is in a package, its scripts included; the times are of no interest."""
+    with tempfile.TemporaryDirectory(prefix="vcs-deb-") as name:
+        run(["dpkg-deb", "--raw-extract", package, name])
+        files = [path for path in sorted(Path(name).rglob("*")) if path.is_file()]
+        return [part for path in files for part in (str(path.relative_to(name)), path.read_bytes())]
+
+
 def binaries(package: Path, series: str) -> bytes:
     """What DKMS makes of vcs-dkms for the kernel. Raises RuntimeError with what was said if it does not build, or is not removed."""
     kernel = kernels.get(series)
@@ -47,5 +55,5 @@ def binaries(package: Path, series: str) -> bytes:
             run(["unshare", "--mount", "--pid", "--fork", "sh", "-ec", CHROOT, root, BUILD])
             (to / "binaries.tar.gz").write_bytes((root / "root" / "binaries.tar.gz").read_bytes())
 
-    key = digest("1", package.read_bytes(), kernel.folder.name, BUILD)
+    key = digest("1", *content(package), kernel.folder.name, BUILD)
     return (built("dkms", key, build) / "binaries.tar.gz").read_bytes()

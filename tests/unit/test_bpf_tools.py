@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import struct
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +17,7 @@ from tools.locks import Blame, Stops, Wait
 from tools.tracepoints import HEADER, RAW_MAX, Event, Field, Tracepoint, parse_format, program, read_header
 from tools.words import details
 
+ROOT = Path(__file__).parents[2]
 FORMAT = """name: vcs_group_stop
 ID: 1687
 format:
@@ -250,3 +253,10 @@ def test_vcssnoop_leaves_out_what_was_not_asked_for() -> None:
     assert not vcssnoop.wanted(event, asked("-c other"))
     assert not vcssnoop.wanted(event, asked("-g dlm:two"))
     assert vcssnoop.wanted(refusal, asked("-c lab"))
+
+
+@pytest.mark.parametrize("tool", [vcssnoop, vcslat, vcsdlm])
+def test_the_examples_end_with_the_help(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = tool.parser().prog
+    assert (ROOT / "tools" / f"{name}_example.txt").read_text().endswith(f"# {name} -h\n{tool.parser().format_help()}")
