@@ -19,7 +19,7 @@ def word(event: Event, name: str) -> str:
     """The value of one field. Unknown numbers stay numbers."""
     value = event.fields[name]
     if isinstance(value, str):
-        return value or "-"
+        return value
     kind: type[Phase] | type[GroupState] | type[ProviderState] | None = None
     if name in ("phase", "acked_phase"):
         kind = Phase
