@@ -135,7 +135,7 @@ def module(root: Path, version: str) -> None:
     place, kmod = f"usr/src/vcs-{version}", ROOT / "kmod"
     keep = [p for p in sources(kmod, "*.c", "*.h") if "tests" not in p.parts and not p.name.endswith(".mod.c")]
     copy(root, place, keep, kmod)
-    kbuild = [line for line in (kmod / "Kbuild").read_text().splitlines() if "tests/" not in line]
+    kbuild = [line for line in (kmod / "Kbuild").read_text().splitlines() if "tests/" not in line and "kunit" not in line]
     put(root, f"{place}/Kbuild", "\n".join(kbuild) + "\n")
     modules = [name for line in kbuild if line.startswith("obj-m") for name in re.findall(r"([\w-]+)\.o", line)]
     lines = [f'BUILT_MODULE_NAME[{i}]="{name}"\nDEST_MODULE_LOCATION[{i}]="/updates/dkms"' for i, name in enumerate(modules)]
