@@ -64,6 +64,11 @@ def parse_trace(text: str, shift_ns: int) -> list[Traced]:
     return found
 
 
+def cuts(cluster: VcsCluster) -> list[PowerRequest]:
+    """All that was asked of the power switch but questions: agents look after their devices from time to time."""
+    return [r for r in cluster.lab.power.history if r.action in ("off", "reboot")]
+
+
 def fences(cluster: VcsCluster, victim: int, *, since_ns: int = 0) -> list[PowerRequest]:
     """The successful power cuts of ``victim`` that the power switch was asked for after ``since_ns``."""
     return [r for r in cluster.lab.power.history

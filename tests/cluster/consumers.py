@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.spec import Spawned
 from vcslab.cluster import VcsCluster, parse_list
-from vcslab.evidence import fences, no_start_before_fence
+from vcslab.evidence import cuts, fences, no_start_before_fence
 
 from tests.cluster.calm import LIMIT_S
 from tests.cluster.conftest import NODES, bring_back
@@ -92,7 +92,7 @@ def no_trace(vcs: VcsCluster, *names: str) -> None:
 
 def all_leave(vcs: VcsCluster) -> None:
     """A clean stop of the whole cluster, node by node: nobody is fenced."""
-    cuts = len(vcs.lab.power.history)
+    before = cuts(vcs)
     for n in NODES:
         vcs.leave(n)
-    assert len(vcs.lab.power.history) == cuts
+    assert cuts(vcs) == before

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 from harness.spec import Spawned
 from vcslab.cluster import VcsCluster
-from vcslab.evidence import no_start_before_fence, traced
+from vcslab.evidence import cuts, no_start_before_fence, traced
 from vcslab.story import wait_group
 
 from tests.cluster.conftest import NODES, bring_back
@@ -179,7 +179,7 @@ def test_leave_down_to_nobody_and_back(lockspace: VcsCluster) -> None:
     """3 -> 2 -> 1 -> 0 by clean leaves: those who stay keep quorum and their locks. Then all come back: nothing starts before all three
     were seen (a lockspace asked for meanwhile waits), and the lockspace works."""
     vcs = lockspace
-    fenced = len(vcs.lab.power.history)
+    fenced = cuts(vcs)
     for leaver, rest in ((3, (1, 2)), (2, (1,)), (1, ())):
         leave(vcs, leaver)
         vcs.leave(leaver)
@@ -191,7 +191,7 @@ def test_leave_down_to_nobody_and_back(lockspace: VcsCluster) -> None:
             vcs.wait_quorate(*rest)
             wait_group(vcs, rest, SPACE)
             takes_turns(vcs, *rest, resource=f"rest{len(rest)}")
-    assert len(vcs.lab.power.history) == fenced, "nobody is fenced for leaving"
+    assert cuts(vcs) == fenced, "nobody is fenced for leaving"
 
     back_ns = vcs.now_ns()
     vcs.start(1, log="vcsd-back")
