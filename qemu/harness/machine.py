@@ -120,10 +120,16 @@ class Machine:
             self._plug(self.spec.node, ours["network"])
 
     def wait_ready(self, timeout: float = BOOT_LIMIT_S) -> None:
-        """Wait for the agent of the current boot, and measure the clocks."""
-        deadline = time.monotonic() + timeout
+        """Wait for the agent of the current boot, and measure the clocks. A boot that the emulator has broken is made again, once."""
+        deadline, again = time.monotonic() + timeout, self.spec.cpus > 1
         while not self._ready.wait(0.25):
             if not self.on:
+                self._drain()
+                if again and self._splats.excuse(self.name, self.boots):
+                    again, deadline = False, time.monotonic() + timeout
+                    self._timeline.host("broken by the emulator", self.spec.node, boot=self.boots)
+                    self.power_on()
+                    continue
                 raise LabError(f"{self.name} ended while booting ({self.stop_reason or 'no reason given'}), {self.logs.tail()}")
             if time.monotonic() > deadline:
                 raise LabTimeout(f"{self.name} did not boot in {timeout:.0f} s, {self.logs.tail()}")
