@@ -174,8 +174,7 @@ def main() -> int:
     report.tables["growth"] = growth(report.metrics)
     print("\n".join(growth(report.metrics)))
     report.write()
-    missed = report.missed()
-    print("all bars met" if not missed else f"missed: {', '.join(m.metric for m in missed)}")
+    print(report.verdict())
     return 0
 
 

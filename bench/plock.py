@@ -150,8 +150,7 @@ def main() -> int:
     report.add(*metrics(all_of))
     draw(all_of, report.path.with_suffix(".png"))
     report.write()
-    missed = report.missed()
-    print("all bars met" if not missed else f"missed: {', '.join(m.metric for m in missed)}")
+    print(report.verdict())
     return 0
 
 

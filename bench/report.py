@@ -130,6 +130,10 @@ class Report:
     def missed(self) -> list[Metric]:
         return [m for m in self.metrics if m.metric in BARS and not BARS[m.metric].met(m.ours, m.ratio)]
 
+    def verdict(self) -> str:
+        missed = self.missed()
+        return "all bars met" if not missed else f"missed: {', '.join(m.metric for m in missed)}"
+
 
 def row(m: Metric) -> str:
     peer = f"{m.peer:>12,.1f} [{m.peer_min:,.1f} .. {m.peer_max:,.1f}] {m.peer_name}" if m.peer is not None else ""

@@ -39,12 +39,18 @@ class SplatWatch:
 
     def __init__(self) -> None:
         self._seen: dict[Splat, None] = {}
-        self._allowed: list[re.Pattern[str]] = []
+        self._allowed: list[tuple[re.Pattern[str], str, int]] = []
         self._lock = threading.Lock()
 
-    def allow(self, pattern: str) -> None:
-        """Lines matching `pattern` are part of the test."""
-        self._allowed.append(re.compile(pattern))
+    def allow(self, pattern: str, machine: str = "", boot: int = 0) -> None:
+        """Lines matching `pattern` are part of the test; of one machine, and in one boot of it, if they are named."""
+        self._allowed.append((re.compile(pattern), machine, boot))
+
+    def _expected(self, splat: Splat) -> bool:
+        return any(
+            pattern.search(splat.line) and machine in ("", splat.machine) and boot in (0, splat.boot)
+            for pattern, machine, boot in self._allowed
+        )
 
     def feed(self, machine: str, boot: int, lines: Iterable[str]) -> None:
         for line in lines:
@@ -71,4 +77,4 @@ class SplatWatch:
     def found(self) -> list[Splat]:
         """What was seen and is not allowed."""
         with self._lock:
-            return [s for s in self._seen if not any(p.search(s.line) for p in self._allowed)]
+            return [s for s in self._seen if not self._expected(s)]

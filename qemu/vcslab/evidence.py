@@ -64,9 +64,9 @@ def parse_trace(text: str, shift_ns: int) -> list[Traced]:
     return found
 
 
-def cuts(cluster: VcsCluster) -> list[PowerRequest]:
-    """All that was asked of the power switch but questions: agents look after their devices from time to time."""
-    return [r for r in cluster.lab.power.history if r.action in ("off", "reboot")]
+def cuts(cluster: VcsCluster, since_ns: int = 0) -> list[PowerRequest]:
+    """All that the power switch was asked for after ``since_ns`` but questions: agents look after their devices from time to time."""
+    return [r for r in cluster.lab.power.history if r.action in ("off", "reboot") and r.asked_ns > since_ns]
 
 
 def fences(cluster: VcsCluster, victim: int, *, since_ns: int = 0) -> list[PowerRequest]:

@@ -82,9 +82,3 @@ def stall(vcs: VcsCluster, logs: Mapping[int, str], since_ns: int) -> dict[int, 
         times = [since_ns, *times, vcs.now_ns()]
         found[n] = max(b - a for a, b in zip(times, times[1:], strict=False)) / 1e9
     return found
-
-
-def cuts(vcs: VcsCluster, since_ns: int) -> list[str]:
-    """Who was cut off by whom since."""
-    return [f"node {r.victim} at {(r.asked_ns - since_ns) / 1e9:.1f} s" for r in vcs.lab.power.history
-            if r.action == "off" and r.asked_ns > since_ns]  # fmt: skip

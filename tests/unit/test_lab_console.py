@@ -13,7 +13,10 @@ def test_a_report_counts_once_and_not_where_it_is_allowed() -> None:
     for line in ("[    1.0] BUG: something", "BUG: something", "nothing"):
         watch.feed("node1", 1, [line])
     assert [str(s) for s in watch.found] == ["node1 (boot 1): BUG: something"]
-    watch.allow("some.hing")
+    watch.allow("some.hing", "node1", 2)
+    watch.allow("some.hing", "node2")
+    assert len(watch.found) == 1, "allowed elsewhere"
+    watch.allow("some.hing", "node1", 1)
     assert not watch.found
 
 

@@ -248,7 +248,7 @@ def pause_30(a: Arena) -> Expect:
     [victim] = a.pick()
     machine = a.lab[victim]
     a.lab.power.hold()
-    a.lab.splats.allow(r"soft lockup - CPU#\d+ stuck for (2\d|3\d)s!")  # the victim's kernel, about the pause itself
+    a.lab.splats.allow(r"soft lockup - CPU#\d+ stuck for (2\d|3\d)s!", machine.name, machine.boots)  # about the pause itself
     since = machine.freeze()
     time.sleep(30)
     check(machine.on and not a.traced("vcs_group_start", a.others(victim), since), "a start while the paused machine could write")
