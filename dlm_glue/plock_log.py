@@ -87,6 +87,8 @@ class Log:
         os.ftruncate(fd, HEADER + 2 * AREA)
         self._map = mmap.mmap(fd, HEADER + 2 * AREA)
         self._view = memoryview(self._map)
+        self._words = self._view.cast("i")
+        "The same, for the marks: a slot is 64 bytes, so its mark is a whole word."
         magic, area, there = _HEADER.unpack_from(self._map)
         self.valid = magic == MAGIC and area < 2 and there == boot
         "There is a checkpoint of a predecessor."
@@ -102,6 +104,7 @@ class Log:
         return cls(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), boot)
 
     def close(self) -> None:
+        self._words.release()
         self._view.release()
         self._map.close()
         os.close(self._fd)
@@ -115,6 +118,8 @@ class Log:
     def room(self, records: int) -> list[memoryview]:
         """Slots at the end, for the kernel to copy records into."""
         view, tail = self._view, self._tail
+        if records == 1:
+            return [view[tail : tail + SIZE]]
         return [view[at : at + SIZE] for at in range(tail, tail + records * SIZE, SIZE)]
 
     def took(self, records: int) -> int:
@@ -138,11 +143,16 @@ class Log:
         return self._record(slot).mark
 
     def mark(self, slot: int, mark: int) -> None:
-        _MARK.pack_into(self._map, slot + _MARK_AT, mark)
+        self._words[slot + _MARK_AT >> 2] = mark
 
     @property
     def due(self) -> bool:
         return self._tail - self._begin > SOFT
+
+    @property
+    def left(self) -> int:
+        """Records until a checkpoint is due."""
+        return max(0, SOFT - (self._tail - self._begin)) // SIZE
 
     @property
     def overdue(self) -> bool:

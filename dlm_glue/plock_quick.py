@@ -9,6 +9,7 @@ fifth of the work, and a file that one node uses costs little else.
 from __future__ import annotations
 
 import select
+import struct
 import time
 
 from dlm_glue.plock_device import Device
@@ -16,20 +17,25 @@ from dlm_glue.plock_entry import Mode
 from dlm_glue.plock_log import Log, Mark
 from dlm_glue.plock_node import Node
 from dlm_glue.plock_ranges import Lock
-from dlm_glue.plock_wire import RECORD, Verb
+from dlm_glue.plock_wire import Verb
 
+# Looked up once: in an emulated machine each look into a class is felt.
 LOCK, UNLOCK = int(Verb.LOCK), int(Verb.UNLOCK)
+ANSWERING, DONE = int(Mark.ANSWERING), int(Mark.DONE)
+OWNED = Mode.OWNED
+REQUEST = struct.Struct("=12x2BxBI4xiI4Q")
+"What is looked at of plock_wire.RECORD: op, ex, flags, pid, rv, fsid, number, start, end, owner."
 
 
 def quick(node: Node, record: bytes | memoryview) -> bool:
     """Do it, if it is plain: then the answer is the record itself, with a result of 0. False: nothing was done."""
-    _a, _b, _c, verb, ex, _wait, flags, pid, _node, rv, fsid, number, start, end, owner = RECORD.unpack(record)
+    verb, ex, flags, pid, rv, fsid, number, start, end, owner = REQUEST.unpack(record)
     member = node.members.get(fsid)
     if member is None or not member.ready or flags or rv or node.queues.get(fsid):
         return False
     space, me = member.space, node.me
     entry = space.entries.get(number)
-    if entry is None or entry.mode is not Mode.OWNED or entry.node != me or entry.leaving:
+    if entry is None or entry.mode is not OWNED or entry.node != me or entry.leaving:
         return False
     file = entry.file
     if file.waiters or number in space.inflight or number in space.held:
@@ -57,19 +63,21 @@ def serve(poll: select.poll, device: Device, log: Log, node: Node, patience_ms: 
     """Answer plain requests until there is something else to do: what poll(2) said then, and whether a request was taken that leaves more
     to do. ``patience_ms``: until something is due."""
     number, until = device.fileno(), time.monotonic() + patience_ms / 1000
-    while True:
-        found = poll.poll(patience_ms)
-        if len(found) != 1 or found[0][0] != number or log.due:
+    asked, read, write, room, took, mark, now = poll.poll, device.read, device.write, log.room, log.took, log.mark, time.monotonic
+    for _ in range(log.left):
+        found = asked(patience_ms)
+        if len(found) != 1 or found[0][0] != number:
             return found, False
-        (record,) = slots = log.room(1)
-        if not device.read(slots):
+        slots = room(1)
+        if not read(slots):
             return [], False
-        slot = log.took(1)
-        if not quick(node, record):
-            node.take(record, slot)
+        slot = took(1)
+        if not quick(node, slots[0]):
+            node.take(slots[0], slot)
             return [], True
-        log.mark(slot, Mark.ANSWERING)
-        device.write(slots)
-        log.mark(slot, Mark.DONE)
-        if time.monotonic() >= until:
+        mark(slot, ANSWERING)
+        write(slots)
+        mark(slot, DONE)
+        if now() >= until:
             return [], False
+    return asked(patience_ms), False  # a checkpoint of the log is due

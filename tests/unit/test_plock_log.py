@@ -109,6 +109,16 @@ def test_it_goes_on_for_ever_in_two_areas() -> None:
     log.close()
 
 
+def test_left_is_how_many_records_come_before_the_next_checkpoint() -> None:
+    log = Log(os.memfd_create("plock"), BOOT)
+    log.checkpoint(b"s", [])
+    log.took(log.left)
+    assert log.left == 0 and not log.due
+    log.took(1)
+    assert log.left == 0 and log.due
+    log.close()
+
+
 @pytest.mark.parametrize("died", ["before", "after", "no"])
 def test_an_answer_in_doubt_goes_to_its_own_caller(died: str) -> None:
     """dlm_glue dies while it answers: whether the kernel has the answer or not, each caller gets its own, once. The fake device refuses
