@@ -17,7 +17,9 @@ second, which comes in any case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from vcs.record import dataclass
 
 SYSFS = "/sys/fs/gfs2"
 RETRY_S = 0.01

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from vcs.record import dataclass
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -22,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 from vcs.config.rules import endpoint
 from vcs.errors import DaemonError
+from vcs.record import dataclass
 from vcs.report import DeviceReport, GroupReport, NodeReport, PeerReport, RingReport, StatusReport
 
 STATES = ("operational", "gather", "commit", "recovery")

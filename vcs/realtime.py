@@ -14,7 +14,8 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from vcs.record import dataclass
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_IO_FLUSHER = 57
