@@ -59,7 +59,8 @@ class Hint(NamedTuple):
 def resolve(address: str, port: int) -> tuple[int, Address]:
     """(family, socket address) of a literal; never asks a name server. Raises VcsError."""
     try:
-        found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+        # As bytes: a text would be made IDNA first, and the tables for that come from the disk, after memory was locked (SAFETY S20).
+        found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
     except OSError as e:
         raise VcsError(f"{address} cannot be used: {e}", "write an IPv4 or IPv6 address; its interface must exist") from None
     family, where = found[0][0], found[0][4]

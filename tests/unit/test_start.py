@@ -17,10 +17,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 NEEDLESS = {
-    "argparse", "distutils", "doctest", "email", "ensurepip", "ftplib", "html", "http", "importlib.metadata", "importlib.resources",
-    "mimetypes", "multiprocessing", "optparse", "pdb", "pkg_resources", "pydoc", "setuptools", "smtplib", "sqlite3", "tempfile",
-    "unittest", "urllib.request", "webbrowser", "wsgiref", "xml.dom", "xml.sax", "zipfile",
-    "prometheus_client.exposition", "pyroute2.iproute", "pyroute2.ndb", "pyroute2.netlink.rtnl", "pytest", "yaml",
+    "argparse", "distutils", "doctest", "email", "encodings.idna", "ensurepip", "ftplib", "html", "http", "importlib.metadata",
+    "importlib.resources", "mimetypes", "multiprocessing", "optparse", "pdb", "pkg_resources", "prometheus_client.exposition", "pydoc",
+    "pyroute2.iproute", "pyroute2.ndb", "pyroute2.netlink.rtnl", "pytest", "setuptools", "smtplib", "sqlite3", "tempfile", "unittest",
+    "urllib.request", "webbrowser", "wsgiref", "xml.dom", "xml.sax", "yaml", "zipfile",
 }  # fmt: skip
 "Nothing here has a use for these; they come with something that has one thing of use. With everything below them."
 OF_OTHERS = {
@@ -42,7 +42,8 @@ def imports_of(path: str) -> list[str]:
 
 PROGRAMS = {
     "vcsd": [*imports_of("vcs/vcsd.py"), "from membership.registry import factory; factory('totem')",
-             "import vcs.netlink; vcs.netlink.load_codec()"],
+             "import vcs.netlink; vcs.netlink.load_codec()",
+             "import membership.totem.sockets; membership.totem.sockets.resolve('127.0.0.1', 1)"],
     "dlm_glue": [*imports_of("dlm_glue/__main__.py"), "import vcs.netlink; vcs.netlink.load_codec()"],
     "vcs status": [*imports_of("vcs/cli/main.py"), "import vcs.cli.status"],
 }  # fmt: skip
