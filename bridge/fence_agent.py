@@ -17,6 +17,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 
 from bridge.standby import Standby
 from bridge.storage import refuse_cluster_file_system
@@ -25,7 +26,6 @@ from vcs.agent_process import Agent, BadOption, Call, Stop, call
 from vcs.agents import FenceAgentError, Metadata, how, last_line, without_secrets
 from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, NodeConfig
 from vcs.realtime import as_we_are
-from vcs.record import dataclass, field
 
 STATUS_ON, STATUS_OFF = 0, 2
 LAG_S, ASK_AGAIN_S = 10.0, 0.5

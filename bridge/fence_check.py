@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from bridge.fence_agent import STATUS_OFF, STATUS_ON, Fences
@@ -17,7 +18,6 @@ from vcs.agent_process import BadOption
 from vcs.agents import call_options, how, last_line
 from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, NodeConfig
 from vcs.events import EventLog, boottime_ns
-from vcs.record import dataclass
 from vcs.report import DeviceReport
 
 FIRST_S: Final = 30.0

@@ -10,10 +10,10 @@ without this node's stop acknowledgement; a start that names someone outside the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from vcs.model import Group, GroupFlags, Level, Member, Phase, ProviderState, RingId, View
-from vcs.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from dlm_glue.lockspace import ADDRESSES_MAX, Paths, Tree, parse_addr_list, read_status, sockaddr
 from dlm_glue.state import AddComms, Answer, Clear, DropComms, Start, Stop, Teardown, global_id
 from vcs.config.model import LockspaceConfig
 from vcs.errors import VcsError
-from vcs.record import dataclass, field
 
 Closing = Callable[[Sequence[str]], contextlib.AbstractContextManager[object]]
 PROTOCOLS = {"tcp": ("0", "tcp"), "sctp": ("1", "sctp")}

@@ -8,13 +8,13 @@ is left is what the switch and the kernel show. What the answers mean in our ter
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dlm_glue.controld_history import History, LsHistory, LsNode, NodeTimes, Now, Seq
 from dlm_glue.controld_wire import Change, Lockspace, LockspaceFlag, Node, NodeFlag, NodesOption, Reason, StateType, Wait, pack_state
 from dlm_glue.state import GROUP_PREFIX, OFFLINE, ONLINE, Run, Space, State, global_id
 from vcs.model import Phase
-from vcs.record import dataclass, field
 
 Picture = Mapping[str, Any]
 ENOENT = 2

@@ -8,12 +8,11 @@ again, as a restarted dlm_controld would.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from dlm_glue.controld_wire import Reason
 from dlm_glue.state import Run, State
 from vcs.model import Group, View
-from vcs.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dlm_glue.lockspace import Paths, Tree
 from dlm_glue.state import State
 from vcs.config.model import ClusterConfig
-from vcs.record import dataclass
 
 logger = logging.getLogger("dlm_glue")
 

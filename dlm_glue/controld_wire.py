@@ -9,10 +9,10 @@ is a header with a body, but for the status, which is a row of states without a 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
 from vcs.errors import RemoteError
-from vcs.record import dataclass, field
 
 SOCKET = "\0dlmc_sock"
 "Abstract unix stream socket of commands."

@@ -17,9 +17,7 @@ second, which comes in any case.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from vcs.record import dataclass
+from dataclasses import dataclass, replace
 
 SYSFS = "/sys/fs/gfs2"
 RETRY_S = 0.01

@@ -12,10 +12,9 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 from typing import Protocol
-
-from vcs.record import dataclass, field
 
 CONFIG_ROOT = "/sys/kernel/config/dlm"
 DLM_ROOT = "/sys/kernel/dlm"

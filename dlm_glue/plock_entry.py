@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from dlm_glue.plock_ranges import File, Lock, Waiter
 from dlm_glue.plock_wire import FL_CLOSE, Op, Verb
 from vcs.errors import RemoteError
-from vcs.record import dataclass, field
 
 NO_ANSWER = 1 << 30
 "A result that is not told to the kernel: it waits for none (any more)."

@@ -14,6 +14,7 @@ import errno
 import json
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dlm_glue.plock_entry import NO_ANSWER, Result
@@ -21,7 +22,6 @@ from dlm_glue.plock_member import Member
 from dlm_glue.plock_ranges import Lock
 from dlm_glue.plock_wire import FL_CLOSE, Op, Verb, answer, read_record
 from vcs.batch import Batch, Event
-from vcs.record import dataclass
 
 
 class Row(NamedTuple):

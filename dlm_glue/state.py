@@ -11,10 +11,10 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from vcs.model import Group, Phase, View
-from vcs.record import dataclass, field
 
 OWNER = "dlm_glue"
 "Owner tag of our groups: only a successor with the same tag may take them over."

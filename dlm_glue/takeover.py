@@ -9,12 +9,11 @@ removed or replaced when the predecessor died, so it is made anew.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dlm_glue.lockspace import Found, Left
 from dlm_glue.state import GROUP_PREFIX, OWNER, Applied, Pending, Record, Run, Space, State
 from vcs.model import Group, Phase
-from vcs.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

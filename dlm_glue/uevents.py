@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-
-from vcs.record import dataclass
+from dataclasses import dataclass
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_GROUP = 1

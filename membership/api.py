@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from vcs.errors import VcsError
 from vcs.model import RingId
-from vcs.record import dataclass
 
 if TYPE_CHECKING:
     from vcs.config.model import ClusterConfig

@@ -16,10 +16,10 @@ import subprocess
 import time
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import IO
 
 from vcs.errors import VcsError
-from vcs.record import dataclass
 
 SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 OUTPUT_MAX = 1 << 20

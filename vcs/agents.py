@@ -12,6 +12,7 @@ import difflib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from vcs.agent_process import SEARCH, Call, call
@@ -19,7 +20,6 @@ from vcs.config.lines import Path, key_lines
 from vcs.config.model import ClusterConfig, FenceDevice, FenceMethod, NodeConfig
 from vcs.config.problems import Problems
 from vcs.errors import VcsError
-from vcs.record import dataclass, field
 
 METADATA_TIMEOUT_S = 15.0
 DETAIL_MAX = 400

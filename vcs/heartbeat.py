@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from vcs import _spec
 from vcs.config.model import ClusterConfig
 from vcs.errors import ConfigError
-from vcs.record import dataclass
 
 TYPE: Final = "heartbeat"
 MODULE: Final = "vcs_heartbeat"

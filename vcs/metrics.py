@@ -13,13 +13,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vcs.config.rules import endpoint
 from vcs.errors import DaemonError
 from vcs.narrow import parts_of
-from vcs.record import dataclass
 from vcs.report import DeviceReport, GroupReport, NodeReport, PeerReport, RingReport, StatusReport
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ apart. All are u64 > 0.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-
-from vcs.record import dataclass
 
 NODEID_MAX = 0xFFFFFFFF
 NAME_MAX = 64

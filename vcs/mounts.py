@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-from vcs.record import dataclass
 
 DLM_GROUP = "dlm:"
 "A DLM lockspace's group has this prefix."
@@ -26,9 +25,6 @@ class Places:
     ocfs2: str = "/sys/kernel/debug/ocfs2"
     block: str = "/sys/block"
     mountinfo: str = "/proc/self/mountinfo"
-
-
-PLACES = Places()
 
 
 def _text(path: Path) -> str:
@@ -73,7 +69,7 @@ def mount_points(places: Places) -> dict[str, list[str]]:
     return found
 
 
-def by_lockspace(places: Places = PLACES) -> dict[str, list[str]]:
+def by_lockspace(places: Places = Places()) -> dict[str, list[str]]:
     """Lockspace -> where its file system is mounted."""
     mounted = mount_points(places)
     return {lockspace: where for lockspace, device in devices(places).items() if (where := mounted.get(device))}
@@ -83,7 +79,7 @@ def _unescape(path: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), path)
 
 
-def holders(groups: Iterable[str], places: Places = PLACES) -> list[str]:
+def holders(groups: Iterable[str], places: Places = Places()) -> list[str]:
     """The groups for people: ``dlm:shared (mounted on /mnt/shared)``."""
     mounted, running = by_lockspace(places), arrays(places)
     told = []

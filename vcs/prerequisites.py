@@ -5,10 +5,10 @@ and never waits; so `vcs why` can say it whether vcsd runs or not."""
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from vcs.mounts import DLM_GROUP, Places, holders
-from vcs.record import dataclass
 from vcs.report import WhyReport
 
 

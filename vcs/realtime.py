@@ -14,8 +14,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-
-from vcs.record import dataclass
+from dataclasses import dataclass
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_IO_FLUSHER = 57

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ from vcs.config.model import ClusterConfig, NodeConfig
 from vcs.errors import ConfigError, VcsError
 from vcs.events import EventLog
 from vcs.mounts import holders
-from vcs.record import dataclass
 
 if TYPE_CHECKING:
     from bridge.component import Component

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import dataclass, field
 
 from vcs.batch import Position
-from vcs.record import dataclass, field
 
 _PLACE = struct.Struct("<QQI")
 RECENT_MAX = 4096

@@ -8,10 +8,11 @@ switch's whole state, not a change, and the coordinator orders again whatever th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from bridge.coordinator.messages import Body
 from membership.api import Configuration, Health, Message, Order, Rotation
 from vcs.model import Group, Member, RingId
-from vcs.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ Losing the measures (a restart) makes a limit longer, never shorter.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bridge.coordinator.ballot import missing_voters
@@ -16,7 +17,6 @@ from bridge.coordinator.messages import Body, Orphaned, Overdue, VoteDrop
 from bridge.coordinator.state import FAILED, State
 from vcs.config.model import ClusterConfig
 from vcs.model import Group, GroupState, Phase
-from vcs.record import dataclass, field
 
 K = TypeVar("K")
 MS = 1_000_000

@@ -14,6 +14,7 @@ When all daemons died nobody has the state, and the kernels have the groups: ``r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from bridge.coordinator import groups, quorum
@@ -23,7 +24,6 @@ from bridge.coordinator.messages import AbsenceOver, Body, Exchange, Forgiven, G
 from bridge.coordinator.state import DETACHED, MEMBER, Absence, GroupRec, Node, State
 from vcs.config.model import ClusterConfig
 from vcs.model import Group, GroupFlags, GroupState, Phase
-from vcs.record import dataclass, field
 
 if TYPE_CHECKING:
     from bridge.coordinator.merge import Present

@@ -8,6 +8,7 @@ has not come back yet, so that it is not repeated at every message. Losing it (a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.coordinator import ballot, bundle, fencing, methods, orders, persist
@@ -51,7 +52,6 @@ from bridge.coordinator.state import FAILED, LAUNCHED, LEFT, MEMBER, NO_RING, RE
 from membership.api import Order, Processor
 from vcs.config.model import ClusterConfig
 from vcs.model import Group, GroupState, Member, Phase, RingId, event_id, event_text
-from vcs.record import dataclass, field
 
 LOCAL_COUNTER: Final = 1 << 18
 "Counters of stops that a node orders for itself alone start here, apart from those of decided events of the same ring."

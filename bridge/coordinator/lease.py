@@ -13,10 +13,10 @@ The margin is for the drift of two clocks, the time that a reset takes, and what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from vcs.config.model import ClusterConfig
-from vcs.record import dataclass
 
 MS: Final = 1_000_000
 HOUR_MS: Final = 3_600_000

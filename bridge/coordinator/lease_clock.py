@@ -8,12 +8,12 @@ chain. Who adopted its state from others was away: they may have had the victim 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.coordinator.lease import MS, ready_ns
 from bridge.coordinator.messages import FenceResult
 from bridge.coordinator.state import State
-from vcs.record import dataclass, field
 
 SELF_FENCED: Final = "its lease ran out: it has reset itself"
 Key = tuple[int, int]

@@ -10,6 +10,7 @@ living state at all, is a cold start.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridge.coordinator import ballot, detached, groups, persist, quorum
@@ -35,7 +36,6 @@ from membership.api import Processor
 from vcs.config.model import ClusterConfig
 from vcs.errors import RemoteError
 from vcs.model import GroupFlags, GroupState, RingId
-from vcs.record import dataclass
 
 if TYPE_CHECKING:
     from bridge.coordinator.core import Coordinator

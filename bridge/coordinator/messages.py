@@ -8,13 +8,13 @@ understood is the same nonsense for everybody, so everybody drops it alike. One 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from bridge.coordinator.state import canonical
 from bridge.coordinator.witness_words import OPTIONAL, WITNESS_TYPES, WitnessWord
 from vcs.errors import RemoteError
 from vcs.model import RingId
-from vcs.record import dataclass, field, fields
 
 PROTOCOL: Final = 1
 "A different protocol cannot be understood at all."

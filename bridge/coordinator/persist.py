@@ -7,6 +7,7 @@ Group phases are not in it: after a loss of all daemons they are read from the k
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.coordinator.state import (
@@ -23,7 +24,6 @@ from bridge.coordinator.state import (
 )
 from vcs.errors import RemoteError
 from vcs.model import RingId
-from vcs.record import dataclass, field
 
 RECORD_VERSION: Final = 1
 

@@ -18,10 +18,10 @@ With ``two_node`` quorum is *not* exclusive: both halves have it, and the fence 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from bridge.coordinator.state import LEAVING, Ballot, Node
 from vcs.config.model import ClusterConfig, NodeConfig
-from vcs.record import dataclass
 
 NO_BALLOT = Ballot()
 

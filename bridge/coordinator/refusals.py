@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.coordinator.api import Notice
-from vcs.record import dataclass, field
 
 TOLD_MAX: Final = 64
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 
 from bridge.coordinator.lease import UNARMED, SelfFence, announced
 from vcs.errors import RemoteError
 from vcs.model import GroupFlags, Phase, RingId, event_id
-from vcs.record import dataclass, field
 
 NO_RING: Final = RingId(0, 0)
 DISCHARGED_MAX: Final = 64

@@ -8,12 +8,12 @@ people wait adds its own function to :data:`SOURCES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bridge.coordinator import detached, groups, methods
 from bridge.coordinator.state import FAILED, LAUNCHED, RETRY, GroupRec, Obligation
 from vcs.model import GroupState, Phase, event_text
-from vcs.record import dataclass
 
 if TYPE_CHECKING:
     from bridge.coordinator.core import Coordinator

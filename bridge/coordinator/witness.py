@@ -23,6 +23,7 @@ nothing: half that remembers nothing cannot know what the other half has done (S
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from bridge.coordinator import edges, groups, quorum
@@ -32,7 +33,6 @@ from bridge.coordinator.witness_words import WitnessGrant, WitnessLost, WitnessP
 from membership.api import Processor
 from vcs.config.model import ClusterConfig
 from vcs.model import GroupState, Phase, RingId
-from vcs.record import dataclass, field
 
 if TYPE_CHECKING:
     from bridge.coordinator.core import Coordinator

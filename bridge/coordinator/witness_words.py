@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
-
-from vcs.record import dataclass
 
 OPTIONAL: Final = frozenset({"term"})
 "Fields that are left out while they are 0: a cluster without a witness speaks as one that knows of none."

@@ -16,12 +16,12 @@ grant for ``timeout_ms`` from before they asked; here it ends DRIFT later, for c
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.witness.wire import NODEID, Answer, Ask, Verdict
 from membership.api import Processor
 from vcs.model import RingId
-from vcs.record import dataclass, field
 
 MS: Final = 1_000_000
 DRIFT: Final = 0.05

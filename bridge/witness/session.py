@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 
 from bridge.coordinator.api import AskWitness, WitnessAnswer
 from bridge.witness.wire import Answer, Ask, Verdict
 from vcs.model import RingId
-from vcs.record import dataclass, field
 
 
 @dataclass(slots=True)

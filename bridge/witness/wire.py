@@ -12,12 +12,12 @@ question's number tell old from new.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from vcs.errors import RemoteError
 from vcs.model import RingId
-from vcs.record import dataclass
 
 NODEID: Final = (1 << 32) - 1
 "The witness's own, in its frames. It is no node, and its keys are its own whoever has this id."
@@ -69,7 +69,7 @@ class Answer:
     witness: int
     engine: int
     term: int = 0
-    holder: RingId = RingId(0, 0)
+    holder: RingId = RingId(0, 0)  # noqa: RUF009 (a value, never changed)
     left_ms: int = 0
     timeout_ms: int = 0
 

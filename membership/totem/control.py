@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 from membership.totem.limits import MEMBERS_MAX
 from vcs.errors import RemoteError
 from vcs.model import RingId
-from vcs.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ No clock, socket or randomness: ``now`` (ns, any clock that does not jump) comes
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from membership.api import Configuration, EngineEvent, Health, Kind, Message, Processor
@@ -24,7 +25,6 @@ from membership.totem.states import Event, State
 from membership.totem.suspects import Clock, Watch
 from membership.totem.wire import NO_RING, Body, Entry, encode
 from vcs.model import RingId
-from vcs.record import dataclass
 
 # --- effects, to be carried out in the order given, each completely before the next ------------------------------------------
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from membership.api import Processor
 from membership.totem.clique import Claim
 from vcs.model import RingId
-from vcs.record import dataclass
 
 CHANGES_MAX = 16
 "Configurations remembered."

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vcs.config.model import TotemConfig
-from vcs.record import dataclass
 
 MEMBERS_MAX = 64
 "Members of a ring: obligation sets are 64-bit masks over the old ring's members."

@@ -9,10 +9,10 @@ was replaced is retired: its late frames are refused.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 from membership.api import Processor
 from membership.totem.limits import CLAIM_NS, GREET_INTERVAL_NS, REPLAY_WINDOW, RETIRED_MAX
-from vcs.record import dataclass, field
 
 _MASK = (1 << REPLAY_WINDOW) - 1
 

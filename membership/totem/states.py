@@ -13,9 +13,8 @@ the internal events (upper part of the list) instead of calling each other acros
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
-
-from vcs.record import dataclass
 
 
 class State(IntEnum):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
@@ -30,7 +31,6 @@ from membership.totem.frames import (
 from membership.totem.limits import LISTS_MAX, MEMBERS_MAX, PROCESSORS_MAX, RING_SEQ_MAX
 from vcs.errors import RemoteError
 from vcs.model import RingId
-from vcs.record import dataclass
 
 
 class Type(IntEnum):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 NEEDLESS = {
     "argparse", "distutils", "doctest", "email", "encodings.idna", "ensurepip", "ftplib", "html", "http", "importlib.metadata",
-    "importlib.resources", "mimetypes", "multiprocessing", "optparse", "pdb", "pkg_resources", "prometheus_client.exposition", "pydoc",
+    "importlib.resources", "mimetypes", "multiprocessing", "optparse", "pdb", "pkg_resources", "pydoc",
     "pyroute2.iproute", "pyroute2.ndb", "pyroute2.netlink.rtnl", "pytest", "setuptools", "smtplib", "sqlite3", "tempfile", "unittest",
     "urllib.request", "webbrowser", "wsgiref", "xml.dom", "xml.sax", "yaml", "zipfile",
 }  # fmt: skip
@@ -62,15 +62,3 @@ def test_a_start_imports_what_it_needs(program: str) -> None:
     assert "vcs.errors" in loaded
     banned = (NEEDLESS | OF_OTHERS[program]) - ALLOWED.get(program, set())
     assert not sorted(m for m in loaded if any(m == b or m.startswith(f"{b}.") for b in banned))
-
-
-def test_nobody_pays_for_the_librarys_dataclass() -> None:
-    """vcs.record makes the same in a sixth of the time; one slip would not be felt, a hundred are half of the start."""
-    wrong = [
-        str(path.relative_to(ROOT))
-        for package in ("vcs", "bridge", "membership", "dlm_glue")
-        for path in sorted((ROOT / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses" and any(a.name == "dataclass" for a in node.names)
-    ]
-    assert wrong == ["vcs/record.py"]

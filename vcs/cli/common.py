@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import click
@@ -12,7 +13,6 @@ import click
 from vcs.client import RUN_DIR, Client, NotAllowed, NotRunning
 from vcs.errors import VcsError
 from vcs.prerequisites import Trees, missing
-from vcs.record import dataclass
 from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
 from vcs.sysfs import ROOT, Sysfs, why
 

@@ -6,9 +6,7 @@ Durations carry their unit in their name. A list of nodes is a complete configur
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from vcs.record import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SELF = "self"
 "Name of the device that is none: the node's own lease resets it (SAFETY S10)."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 
 from vcs.config.model import (
@@ -29,7 +29,6 @@ from vcs.config.model import (
     WitnessConfig,
 )
 from vcs.model import NODEID_MAX
-from vcs.record import dataclass, fields
 
 CLUSTER_NAME_MAX = 32
 "mkfs.gfs2 accepts no longer cluster part in a lock table."
