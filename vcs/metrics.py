@@ -12,31 +12,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric, StateSetMetricFamily
 
 from vcs.config.rules import endpoint
 from vcs.errors import DaemonError
-from vcs.narrow import parts_of
 from vcs.report import DeviceReport, GroupReport, NodeReport, PeerReport, RingReport, StatusReport
 
-if TYPE_CHECKING:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric, StateSetMetricFamily
-    from prometheus_client.process_collector import ProcessCollector
-else:
-    # The families and what is told of the process. The text is written here: the library's writer comes with its HTTP servers.
-    core, process = parts_of("prometheus_client", "metrics_core", "process_collector")
-    CounterMetricFamily, GaugeMetricFamily = core.CounterMetricFamily, core.GaugeMetricFamily
-    InfoMetricFamily, StateSetMetricFamily = core.InfoMetricFamily, core.StateSetMetricFamily
-    ProcessCollector = process.ProcessCollector
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SHOWN_AS = {"counter": ("_total", "counter"), "info": ("_info", "gauge"), "stateset": ("", "gauge")}
-"Kind of a family -> (what its name has behind it in the text, the kind there)."
-IN_HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
-IN_LABEL = IN_HELP | str.maketrans({'"': r"\""})
 STATES = ("operational", "gather", "commit", "recovery")
 REUSE_S = 1.0
 "Asked again within this time, the same text is the answer."
@@ -61,22 +48,21 @@ class Snapshot:
     devices: Sequence[DeviceReport] = ()
 
 
-def families(of: Snapshot) -> Iterator[Metric]:
-    """Everything that is told: of the node, and of this process."""
-    parts = [_node(of)]
-    if of.ring is not None:
-        parts += [_ring(of.ring), _peers(of.ring.get("peers", [])), _channels(of.ring.get("channels", {}))]
-    return chain(*parts, ProcessCollector(registry=None).collect())
+class _Collector:
+    """The families of one snapshot."""
 
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._of = snapshot
 
-def lines(family: Metric) -> Iterator[str]:
-    """A family in Prometheus' text format, version 0.0.4."""
-    behind, kind = SHOWN_AS.get(family.type, ("", family.type))
-    yield f"# HELP {family.name}{behind} {family.documentation.translate(IN_HELP)}"
-    yield f"# TYPE {family.name}{behind} {kind}"
-    for sample in family.samples:
-        pairs = ",".join([f'{name}="{value.translate(IN_LABEL)}"' for name, value in sorted(sample.labels.items())])
-        yield f"{sample.name}{{{pairs}}} {float(sample.value)}" if pairs else f"{sample.name} {float(sample.value)}"
+    def collect(self) -> Iterable[Metric]:
+        ring = self._of.ring
+        parts = [_node(self._of)]
+        if ring is not None:
+            parts += [_ring(ring), _peers(ring.get("peers", [])), _channels(ring.get("channels", {}))]
+        for family in chain.from_iterable(parts):
+            yield family
+            # One interpreter lock for all threads: the engine's loop must not wait for it until the whole text is made.
+            time.sleep(YIELD_S)
 
 
 def _gauge(name: str, text: str, value: float | None) -> Iterable[Metric]:
@@ -203,12 +189,10 @@ def _channels(counters: Mapping[str, int]) -> Iterable[Metric]:
 
 def exposition(snapshot: Snapshot) -> bytes:
     """The text that Prometheus reads. Takes some milliseconds for a large cluster."""
-    text: list[str] = []
-    for family in families(snapshot):
-        text += lines(family)
-        # One interpreter lock for all threads: the engine's loop must not wait for it until the whole text is made.
-        time.sleep(YIELD_S)
-    return "\n".join([*text, ""]).encode()
+    registry = CollectorRegistry()
+    registry.register(_Collector(snapshot))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
 
 
 class Exposition:
@@ -277,7 +261,7 @@ class MetricsServer:
         except Exception:
             log.exception("metrics")
             return _reply("500 Internal Server Error", b"vcsd cannot tell its state now\n")
-        return _reply("200 OK", text, f"Content-Type: {CONTENT_TYPE}\r\n", body=words[0] == b"GET")
+        return _reply("200 OK", text, f"Content-Type: {CONTENT_TYPE_LATEST}\r\n", body=words[0] == b"GET")
 
 
 def _reply(status: str, text: bytes, headers: str = "Content-Type: text/plain; charset=utf-8\r\n", body: bool = True) -> bytes:

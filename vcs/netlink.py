@@ -12,7 +12,10 @@ imports every protocol it knows (140 ms against 20 ms on a quick machine, second
 from __future__ import annotations
 
 import errno
+import importlib
+import importlib.util
 import struct
+import sys
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
@@ -23,7 +26,6 @@ from vcs import _spec
 from vcs.errors import SwitchError
 from vcs.genl import GENL_HEADER_LEN, HEADER, HINT_BUFFER_BYTES, HintSocket, Overrun, RequestSocket
 from vcs.model import Group, GroupFlags, Level, Member, Phase, RingId, View
-from vcs.narrow import parts_of
 from vcs.netlink_values import (
     Attributes,
     cluster_info,
@@ -48,10 +50,18 @@ TYPES = {"u32": "uint32", "u64": "uint64", "string": "asciiz", "binary": "cdata"
 
 def load_codec() -> ModuleType:
     """pyroute2.netlink without the rest of pyroute2, if that is not loaded already."""
+    if "pyroute2.netlink" in sys.modules or "pyroute2" in sys.modules:
+        return importlib.import_module("pyroute2.netlink")
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None:
+        raise SwitchError(errno.ENOSYS, "the Python package pyroute2 is not installed")
+    # The submodule needs a parent to be found; one that was never executed does. It goes again at once, so that
+    # whoever imports pyroute2 later gets the whole of it.
+    sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
     try:
-        return parts_of("pyroute2", "netlink")[0]
-    except ImportError as error:
-        raise SwitchError(errno.ENOSYS, str(error)) from None
+        return importlib.import_module("pyroute2.netlink")
+    finally:
+        del sys.modules["pyroute2"]
 
 
 class Codec:

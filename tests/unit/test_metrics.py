@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.test_ring_report import REPORT, link, peer
 from vcs.config.load import loads
 from vcs.config.rules import endpoint
 from vcs.errors import ConfigError, DaemonError, VcsError
-from vcs.metrics import REQUEST_MAX, Exposition, MetricsServer, Snapshot, exposition, families, lines
+from vcs.metrics import REQUEST_MAX, Exposition, MetricsServer, Snapshot, exposition
 
 STATUS: Any = {
     "source": "vcsd", "handle": "alpha", "cluster": "alpha", "nodeid": 1, "node": "node1",
@@ -64,25 +63,6 @@ def test_what_a_scraper_reads() -> None:
     assert {k: got.get(k) for k in expected} == pytest.approx(expected)
     assert 'vcs_totem_link_round_trip_seconds{link="0",peer="node2"}' not in got, "what was not measured is not told"
     assert got["process_resident_memory_bytes"] > 1 << 20
-
-
-def test_the_text_is_the_librarys() -> None:
-    """Numbers aside: the library writes 1e+06 where we write 1000000.0."""
-    nodes: Any = [{"nodeid": 2, "name": 'a"b\\c\nd', "state": "member"}]
-    told = [*families(snapshot()), *families(Snapshot(cast(Any, {**STATUS, "cluster": 'q"u\\o\n'}), nodes, [], None))]
-
-    class Told:
-        def collect(self) -> Any:
-            return told
-
-    registry = CollectorRegistry()
-    registry.register(cast(Any, Told()))
-
-    def parts(text: str) -> list[Any]:
-        return [line if line[0] == "#" else (line.rpartition(" ")[0], float(line.rpartition(" ")[2])) for line in text.splitlines()]
-
-    ours = parts("\n".join(line for family in told for line in lines(family)))
-    assert len(ours) > 100 and ours == parts(generate_latest(registry).decode())
 
 
 def test_names_keep_to_the_conventions() -> None:
