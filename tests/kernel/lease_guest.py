@@ -3,8 +3,9 @@
 
     lease_guest.py LEASE_MS GRACE_MS MODE
 
-Modes: silent (the provider lives and renews no more), killed (its socket dies), stale (it goes on renewing, with old evidence), left (the
-group is left in the grace: no reset).
+Modes: silent (the provider lives and renews no more), killed (its socket dies), stale (it goes on renewing, with old evidence), frozen (it
+is stopped, and would renew when it went on), starved (it may renew, and gets no processor: something of real-time priority has it), left
+(the group is left in the grace: no reset).
 Prints one line of JSON {"deadline": ns} and then the time (CLOCK_BOOTTIME, ns), a line each 5 ms, flushed.
 """
 
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import sys
 import time
+from pathlib import Path
 
 from vcs.errors import SwitchError
 from vcs.model import GroupFlags, Level, Member, Phase, RingId
@@ -42,13 +46,57 @@ def arm(provider: KernelSwitch, consumer: KernelSwitch, lease_ms: int, grace_ms:
     return session, joined, evidence
 
 
+class Renewer:
+    """A process that renews the lease once for each permit."""
+
+    def __init__(self, provider: KernelSwitch, session: int) -> None:
+        self._permits, permit = os.pipe()
+        evidence, self._evidences = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            while os.read(self._permits, 1):
+                at = now()
+                provider.lease_renew(HANDLE, session, at)
+                os.write(self._evidences, at.to_bytes(8, "little"))
+            os._exit(0)
+        self._permit, self._evidence = permit, evidence
+
+    def permit(self) -> None:
+        os.write(self._permit, b"1")
+
+    def renew(self) -> int:
+        """Let it, and wait for it: its evidence."""
+        self.permit()
+        return int.from_bytes(os.read(self._evidence, 8), "little")
+
+
+def starve(renewer: Renewer) -> None:
+    """It may go on, and everybody whose priority is ordinary waits for ever. The machine has one processor."""
+    assert os.cpu_count() == 1
+    Path("/proc/sys/kernel/sched_rt_runtime_us").write_text("-1")
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+    renewer.permit()
+    while True:
+        pass
+
+
 def main(lease_ms: int, grace_ms: int, mode: str) -> None:
     provider, consumer = KernelSwitch(), KernelSwitch()
     session, joined, evidence = arm(provider, consumer, lease_ms, grace_ms)
+    renewer = Renewer(provider, session) if mode in ("frozen", "starved") else None
+    if renewer is not None:
+        evidence = [renewer.renew() for _ in range(3)][-1]
     deadline = evidence + (lease_ms + grace_ms) * 1_000_000
     print(json.dumps({"deadline": deadline}), flush=True)
     if mode == "killed":
         provider.close()
+    elif renewer is not None and mode == "frozen":
+        os.kill(renewer.pid, signal.SIGSTOP)
+        os.waitpid(renewer.pid, os.WUNTRACED)
+        renewer.permit()
+    elif renewer is not None:
+        time.sleep(lease_ms / 4000)  # whoever passes on what was printed needs the processor, too
+        starve(renewer)
     left = False
     while True:
         print(now(), flush=True)
