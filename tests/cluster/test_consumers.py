@@ -34,6 +34,9 @@ VICTIM, SURVIVORS = 2, (1, 3)
 FS_DISK, LEGS, LVM_DISK = "/dev/vdd", ("/dev/vde", "/dev/vdf"), "/dev/vdg"
 NAMED = "LD_LIBRARY_PATH=/usr/lib/vcs/compat"
 "For what mdadm changes in an array's superblocks: it asks libcmap for the cluster's name first."
+SPANNING = r"at fs/dlm/requestqueue\.c:\d+ dlm_add_requestqueue"
+"""6.1 reports a copy into a buffer of the right length, because its type says less (docs/lab.md, known of the kernels): once per boot, when
+a message comes while the lockspace is stopped."""
 LOCKED_ELSEWHERE = 5
 "Exit status of lvchange for a logical volume that another node has."
 
@@ -42,6 +45,8 @@ LOCKED_ELSEWHERE = 5
 def cluster_on(kernel: str, module_cluster: Factory) -> Iterator[VcsCluster]:
     """One cluster for all stories of one kernel, and its machines are off before the next kernel's are on."""
     vcs = site(module_cluster, kernel, disks=4)
+    if kernel == "6.1":
+        vcs.lab.splats.allow(SPANNING)
     yield vcs
     vcs.lab.close(check=False)
 
@@ -71,6 +76,18 @@ def file_system_story(vcs: VcsCluster, lockspace: str, mount: str) -> None:
     cross_read(vcs, NODES)
     everywhere(vcs, f"umount {MOUNTPOINT}", timeout=90)
     no_trace(vcs, lockspace)
+
+
+@pytest.mark.kernels("6.1")
+def test_gfs2(cluster_on: VcsCluster) -> None:
+    """On 6.1; on 6.12 it has a file of its own."""
+    vcs = cluster_on
+    vcs.mkfs(1, journals=len(NODES))
+    mount = f"mount -t gfs2 -o noatime {FS_DISK} {MOUNTPOINT}"
+    for n in NODES:
+        run(vcs, n, mount, 90)
+    assert "shared" in lockspaces(vcs, 1)
+    file_system_story(vcs, "shared", mount)
 
 
 @pytest.mark.kernels("6.12")
@@ -158,7 +175,7 @@ def test_md_cluster(cluster_on: VcsCluster) -> None:
     no_trace(vcs, uuid)
 
 
-@pytest.mark.kernels("6.12")
+@pytest.mark.kernels("6.12", "6.1")
 def test_lvmlockd(cluster_on: VcsCluster) -> None:
     """A shared volume group: one node has a volume, the others are refused until it is dead and fenced, and then find all that it wrote."""
     vcs = cluster_on
@@ -198,7 +215,7 @@ def test_lvmlockd(cluster_on: VcsCluster) -> None:
     no_trace(vcs, "lvm_global", "lvm_vgs")
 
 
-@pytest.mark.kernels("6.12")
+@pytest.mark.kernels("6.12", "6.1")
 def test_all_leave(cluster_on: VcsCluster) -> None:
     """After every consumer has stopped, the nodes leave one after the other."""
     all_leave(cluster_on)
