@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Clusters of three machines with the product on them, one per file; every story begins with all three well."""
+"""Clusters of three machines with the product on them, one per file; every story begins with all three well.
+
+Files marked `turns` take turns (turns.py): a run has one of them, unless TURNS=all, a name with -k, or a file on the command line says
+which.
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 from harness.pytest_plugin import Factory
@@ -9,6 +15,8 @@ from vcslab import shell
 from vcslab.cluster import VcsCluster
 from vcslab.evidence import trace_on
 from vcslab.story import wait_group
+
+from tests.cluster.turns import left_out, seed
 
 NODES = (1, 2, 3)
 PATIENT = """
@@ -21,6 +29,15 @@ lease_ms = 12000
 """
 """These stories are about what must never happen, not about how soon: a host that is busy with other things must not look like a dead
 node. `make demo` measures, with the defaults."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    files = [item.path for item in items if item.get_closest_marker("turns")]
+    if not files or config.getoption("keyword") or os.environ.get("TURNS") == "all":
+        return
+    out = left_out(files, seed())
+    config.hook.pytest_deselected(items=[item for item in items if item.path in out])
+    items[:] = [item for item in items if item.path not in out]
 
 
 def bring_back(vcs: VcsCluster, *nodes: int) -> None:

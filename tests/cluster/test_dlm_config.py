@@ -15,7 +15,7 @@ from tests.cluster.calm import site
 from tests.cluster.conftest import NODES
 from tests.cluster.test_dlm import OPEN_INPUT
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.turns]
 
 CONFIG = """
 [dlm]

@@ -13,7 +13,7 @@ from vcslab.story import cross_read, verify_file, wait_group, wait_writing
 from tests.cluster.commands import agrees_with_kernel, ask
 from tests.cluster.conftest import NODES, bring_back
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.turns]
 
 VICTIM = 3
 SURVIVORS = (1, 2)

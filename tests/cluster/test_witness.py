@@ -15,7 +15,7 @@ from vcslab.story import verify_file, wait_group, wait_writing
 from tests.cluster.calm import CALM, LIMIT_S
 from tests.cluster.conftest import bring_back
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.turns]
 
 NODES, WITNESS = (1, 2), 3
 CONFIG = f"""

@@ -9,9 +9,7 @@ lease fences; faults of the switch are left out.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from harness.pytest_plugin import Factory
@@ -19,16 +17,9 @@ from harness.pytest_plugin import Factory
 from tests.cluster.faults.arena import Arena, Row
 from tests.cluster.faults.stories import MATRIX, subset
 from tests.cluster.faults.trial import Fault
+from tests.cluster.turns import seed
 
 ROWS = pytest.StashKey[list[Row]]()
-
-
-def seed() -> int:
-    said = os.environ.get("SEED", "")
-    if said:
-        return int(said)
-    got = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return int(got.stdout[:6] or "0", 16)
 
 
 def power() -> bool:
