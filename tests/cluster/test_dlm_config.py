@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""[dlm] on three machines: SCTP, a lockspace with nodir and weights, one that is configured differently, and fifty at once."""
+"""[dlm] on three machines: SCTP, a lockspace with nodir and weights, one that is configured differently, and twenty at once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ name = "weighed"
 nodir = true
 weights = { node1 = 2, node2 = 1 }
 """
-MANY = 50
+MANY = 20
 JOINS_S = 400.0
-"For fifty joins on each of three nodes; a minute where nothing else runs."
+"For these joins on each of three nodes; a minute where nothing else runs."
 LOCK = "python3 -S -m tests.cluster.dlm_lock weighed"
 
 
@@ -76,9 +76,9 @@ def test_who_is_configured_differently_cannot_join(vcs: VcsCluster) -> None:
     vcs.wait(lambda: held.rc is not None, 20, "the lock to be given back")
 
 
-def test_fifty_lockspaces_recover_side_by_side(vcs: VcsCluster) -> None:
+def test_twenty_lockspaces_recover_side_by_side(vcs: VcsCluster) -> None:
     """Joined one after the other: the kernel takes one at a time, and in the same order nodes share a lockspace's events. After the
-    power cut all fifty recover at once."""
+    power cut all recover at once."""
     names = [f"many{i}" for i in range(MANY)]
     joins = f"for i in $(seq 0 {MANY - 1}); do dlm_tool join many$i >/dev/null || exit; done"
     began = time.monotonic()
