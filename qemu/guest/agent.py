@@ -44,7 +44,7 @@ class Port:
     def __init__(self, name: str) -> None:
         self.fd = os.open(f"/dev/virtio-ports/{name}", os.O_RDWR | os.O_CLOEXEC)
         self.lock = threading.Lock()
-        self.buffer = b""
+        self.buffer = bytearray()  # a port gives a page at a time: bytes would be copied whole for each
 
     def send(self, header: dict[str, Any], blob: bytes = b"") -> None:
         text = json.dumps(header).encode()
@@ -59,7 +59,8 @@ class Port:
             if not part:
                 time.sleep(0.2)  # the host has not opened its end: read does not wait for that
             self.buffer += part
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        data = bytes(self.buffer[:size])
+        del self.buffer[:size]
         return data
 
     def receive(self) -> tuple[dict[str, Any], bytes]:

@@ -48,7 +48,8 @@ def qemu_argv(spec: MachineSpec, fds: Descriptors) -> list[str]:
 def _disks(spec: MachineSpec) -> list[str]:
     """vda root, vdb kernel modules, vdc payload, vdd... shared, then the node's own (serials: root, modules, payload, shared0..., own)."""
     argv: list[str] = []
-    own = (("root", spec.root, "snapshot=on,cache=unsafe"), ("modules", spec.kernel.modules_image, "readonly=on"),
+    snapshot = "off" if spec.root_kept else "on"
+    own = (("root", spec.root, f"snapshot={snapshot},cache=unsafe"), ("modules", spec.kernel.modules_image, "readonly=on"),
            ("payload", spec.payload, "readonly=on"))
     for name, path, options in own:
         argv += ["-drive", f"if=none,id={name},format=raw,file={path},file.locking=off,{options}"]

@@ -70,7 +70,7 @@ class Cluster:
 
     def __init__(self, nodes: int = 3, kernel: str = "6.12", *, shared_disk_mib: int = 0, shared_disks: int = 1,
                  artifacts: Path | None = None, memory_mib: int = 768, cpus: int = 1, append: str = "",
-                 boot: bool = True, image_kind: str = "base") -> None:
+                 boot: bool = True, image_kind: str = "base", roots_kept: bool = False) -> None:
         self._owned = None if artifacts else _temporary("lab")
         self.artifacts = Path(artifacts or self._owned.name)  # type: ignore[union-attr]
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -90,8 +90,8 @@ class Cluster:
         mode, tsc = accel.choose(self.kernel), accel.host_tsc_khz()
         for node in range(1, nodes + 1):
             spec = MachineSpec(
-                node, self.kernel, root, source, mode, tsc, memory_mib, cpus, disks,
-                _supports_direct_io(Path(self._disks.name)), append, self._make_own_disk(node),
+                node, self.kernel, self._copy(root, node) if roots_kept else root, source, mode, tsc, memory_mib, cpus, disks,
+                _supports_direct_io(Path(self._disks.name)), append, self._make_own_disk(node), roots_kept,
             )
             self._machines[node] = Machine(
                 spec, self.artifacts / spec.name, self.splats, self.timeline, self.power.answer, self.network.plug
@@ -104,6 +104,12 @@ class Cluster:
         with open(path, "wb") as file:
             file.truncate(OWN_DISK_MIB << 20)
         run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "own", str(path)])
+        return path
+
+    def _copy(self, root: Path, node: int) -> Path:
+        """The root image as a file of the node's own."""
+        path = Path(self._disks.name) / f"root{node}.img"
+        run(["cp", "--reflink=auto", "--sparse=always", root, path])
         return path
 
     def _make_disks(self, size_mib: int, count: int) -> tuple[Path, ...]:

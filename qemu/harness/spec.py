@@ -17,7 +17,7 @@ class MachineSpec:
 
     node: int  #: node id, host name nodeN, address 10.77.0.N, last byte of the MAC
     kernel: Kernel
-    root: Path  #: the root image, never written: every boot has a fresh snapshot of it
+    root: Path  #: the root image; every boot has a fresh snapshot of it, and it is never written
     payload: Path
     accel: str
     tsc_khz: int
@@ -27,6 +27,7 @@ class MachineSpec:
     direct_io: bool = True  #: the shared disks' file system can do O_DIRECT
     append: str = ""  #: added to the kernel's command line
     own_disk: Path | None = None  #: a small ext4 of the node's own that outlives its power (serial: own)
+    root_kept: bool = False  #: no snapshots: the root is the node's own copy of the image, and outlives its power, too
 
     @property
     def name(self) -> str:
