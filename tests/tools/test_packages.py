@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The Debian packages, as `make deb` makes them: installed and purged in a chroot, installed and used in a machine that has nothing of this
-source but them."""
+"""The Debian packages, as `make deb` makes them, in a machine that boots under systemd and has nothing of this source but them: installed,
+used, shut down under a mounted file system, booted into it again, removed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import Cluster, Machine, Result
+from harness import Cluster, LabTimeout, Machine, Result
 
-from tests.tools import dkms_build
+from tests.tools import chroot
 from tests.tools.own_modules import OWN_MODULES
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
@@ -23,7 +24,6 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
 SERIES = "6.12"
-INSTALL_S = 200.0
 UNDRESS = r"""
 # What the lab puts in the system's places is taken away.
 rm -f /usr/local/bin /usr/sbin/mount.gfs2 /usr/lib/vcs /etc/dpkg/dpkg.cfg.d/99mmdebstrap
@@ -32,6 +32,33 @@ rm /lib/modules/$(uname -r)/updates
 depmod
 hostname > /etc/hostname
 """
+TOML = """[cluster]
+name = "demo"
+[[node]]
+id = 1
+name = "node1"
+address = "10.77.0.1"
+[node.fence]
+plug = "node1"
+[fencing]
+agent = "fence_lab"
+"""
+DISK = "/root/shared"
+"The disk stands outside of /dev: there is no udev here that would tell systemd of a device."
+APPEND = [
+    "lab.init=/lib/systemd/systemd",
+    "systemd.unit=multi-user.target",
+    "systemd.hostname=node1",
+    "systemd.log_target=kmsg",  # what systemd does reaches the host with the kernel's messages, to the end
+    "printk.devkmsg=on",
+    *(f"systemd.mask={unit}" for unit in ("getty.target", "systemd-logind.service", "timers.target", "e2scrub_reap.service")),
+]
+"Debian's own init, without what is of no use to a machine that nobody logs in to."
+INSTALL_S = 400.0
+BOOT_S = 180.0
+STOP_S = 120.0
+"At most; a tenth of it on an idle host."
+ASKED = "systemctl --no-pager list-jobs; systemctl --no-pager --failed; journalctl --no-pager -b -n 150 -o short-monotonic"
 
 
 @dataclass
@@ -48,49 +75,123 @@ class Guest:
         """Whether the command succeeds."""
         return self.sh(command, check=False).rc == 0
 
+    def boot(self) -> None:
+        """To the end of systemd's boot, and nothing has failed."""
+        self.node.boot(BOOT_S)
+        ended = ("running", "degraded", "maintenance")
+        try:
+            self.lab.wait(lambda: self.sh("systemctl is-system-running", check=False).out.strip() in ended, BOOT_S, "the boot", poll=1.0)
+            assert self.sh("systemctl is-system-running", check=False).out == "running\n"
+        except (LabTimeout, AssertionError):
+            print(self.sh(ASKED, check=False).out)
+            raise
+
+    def moment(self, unit: str, which: str) -> int:
+        """Of a unit, in us of CLOCK_MONOTONIC; 0: not yet."""
+        return int(self.sh(f"systemctl show --value -p {which}TimestampMonotonic {unit}").out)
+
+    def said(self) -> list[str]:
+        """What systemd has said since the machine's boot, in order."""
+        return [text.removeprefix("systemd[1]: ") for _, text in self.node.logs.kmsg if text.startswith("systemd[1]: ")]
+
+
+def in_order(said: list[str], *starts: str) -> None:
+    """Each of the lines was said once, one after the other."""
+    places = [[i for i, line in enumerate(said) if line.startswith(start)] for start in starts]
+    assert all(len(found) == 1 for found in places) and places == sorted(places), "\n".join([str(places), *said[-80:]])
+
 
 @pytest.fixture(scope="module")
 def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     out = tmp_path_factory.mktemp("deb")
-    subprocess.run([sys.executable, "packaging/deb/build.py", str(out)], cwd=ROOT, env={**os.environ, "PYTHONPATH": "qemu"}, check=True)
+    environment = {**os.environ, "PYTHONPATH": "qemu", "SOURCE_DATE_EPOCH": "1700000000"}  # byte code knows its source by the time
+    subprocess.run([sys.executable, "packaging/deb/build.py", str(out)], cwd=ROOT, env=environment, check=True)
     return sorted(out.glob("*.deb"))
 
 
 @pytest.fixture(scope="module")
-def module(debs: list[Path]) -> bytes:
-    """What DKMS makes of vcs-dkms: both are installed, built and purged once before, where the compiler is fast."""
-    return dkms_build.binaries(debs, SERIES)
+def compiled(debs: list[Path]) -> chroot.Compiled:
+    """Both were installed, looked at and purged once before, where compilers are fast."""
+    return chroot.compiled(debs, SERIES)
 
 
 @pytest.fixture(scope="module")
-def guest(debs: list[Path], module: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+def guest(debs: list[Path], compiled: chroot.Compiled, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     folder = tmp_path_factory.mktemp("lab")
-    with Cluster(nodes=1, kernel=SERIES, artifacts=folder, image_kind="tools", memory_mib=1536, cpus=2) as lab:
+    with Cluster(nodes=1, kernel=SERIES, artifacts=folder, image_kind="tools", roots_kept=True, boot=False, append=" ".join(APPEND),
+                 memory_mib=1024, shared_disk_mib=256) as lab:
         guest = Guest(lab, lab[1])
+        guest.boot()
         for deb in debs:
             lab[1].write(f"/root/{deb.name}", deb.read_bytes())
         version = debs[0].name.split("_")[1]
-        lab[1].write(dkms_build.PLACE.format(version=version), module)
+        lab[1].write(chroot.PLACE.format(version=version), compiled.module)
+        lab[1].write("/root/bytecode.tar.gz", compiled.bytecode)
         guest.sh(OWN_MODULES + UNDRESS)
         assert not guest.there("modprobe -n vcs") and not guest.there("command -v vcs")
+        guest.sh("tar -xzf /root/bytecode.tar.gz -C /")
         print(guest.sh("dpkg -i /root/*.deb", INSTALL_S).out)
         yield guest
 
 
 def test_installed(guest: Guest) -> None:
-    """DKMS has the module; programs, man pages and completions are found where Debian looks for them."""
+    """DKMS has the module, the program starts, and nothing else has."""
     assert "installed" in guest.sh("dkms status -m vcs").out
     guest.sh("modprobe vcs")
     assert "/updates/dkms/vcs.ko" in guest.sh("modinfo -n vcs").out
     assert guest.sh("vcs --version").out.startswith("vcs ")
-    assert guest.sh("cd / && vcsd --help && dlm_glue --help && vcssnoop --help && vcslat --help && vcsdlm --help")
-    for source in (ROOT / "docs" / "man").glob("*.md"):
-        page, section = source.stem.rsplit(".", 1)
-        assert f"{page} ({section})" in guest.sh(f"whatis -s {section} {page}").out
-    complete = "COMP_WORDS=(vcs stat) COMP_CWORD=1; _vcs_completion vcs stat vcs; echo ${COMPREPLY[@]}"
-    found = guest.sh(f"bash -c 'source /usr/share/bash-completion/completions/vcs; {complete}'").out
-    assert "status" in found.split()
-    assert "status" in guest.sh("fish -c 'complete -C \"vcs stat\"'").out.split()
-    guest.sh("zsh -n /usr/share/zsh/vendor-completions/_vcs")
-    assert "status" in guest.sh("env _VCS_COMPLETE=zsh_complete COMP_WORDS='vcs stat' COMP_CWORD=1 vcs").out.split()
-    assert guest.sh("systemctl is-enabled vcsd.service", check=False).out.strip() == "disabled"
+    assert guest.sh("systemctl is-enabled vcsd.service", check=False).out == "disabled\n"
+    assert guest.sh("systemctl is-active vcsd.service", check=False).out == "inactive\n"
+
+
+def test_used_and_shut_down(guest: Guest) -> None:
+    """Configured, enabled and mounted as the documentation says. A shutdown unmounts under the living cluster, and leaves it then."""
+    guest.sh("modprobe gfs2; mkfs.gfs2 -q -O -p lock_dlm -t demo:home -j 1 -J 8 /dev/disk/by-id/virtio-shared0", 120)
+    guest.sh(f"ln -s /dev/disk/by-id/virtio-shared0 {DISK}; echo '{DISK} /srv gfs2 _netdev,noatime 0 0' >> /etc/fstab")
+    guest.node.write("/etc/vcs/cluster.toml", TOML)
+    guest.sh("cd /etc/vcs && vcs keygen && vcs config check")
+    guest.sh("systemctl daemon-reload; systemctl enable --now vcsd vcs-ready", 120)
+    guest.sh("mount /srv; echo kept > /srv/file", 120)
+    assert "dlm:home" in guest.sh("vcs groups").out
+
+    asked = time.monotonic()
+    guest.node.spawn([*ENVIRONMENT, "systemctl", "poweroff"], log="poweroff")  # it may be gone with the rest before it can answer
+    guest.node.wait_off(STOP_S)
+    print(f"shut down in {time.monotonic() - asked:.0f} s")
+    assert guest.node.stop_reason == "guest-shutdown"
+    in_order(guest.said(), "Unmounting srv.mount", "Unmounted srv.mount", "Stopped target remote-fs-pre.target", "Stopping vcsd.service",
+             "vcsd.service: Deactivated successfully", "Stopped vcsd.service")
+
+
+def test_boots_into_the_mount(guest: Guest) -> None:
+    """Everything by itself: the daemon, then the cluster, then the mount."""
+    guest.boot()
+    assert guest.sh("cat /srv/file").out == "kept\n"
+    moments = [guest.moment(unit, which) for unit, which in (
+        ("vcsd.service", "InactiveExit"), ("vcsd.service", "ActiveEnter"), ("vcs-ready.service", "InactiveExit"),
+        ("vcs-ready.service", "ActiveEnter"), ("remote-fs-pre.target", "ActiveEnter"), ("srv.mount", "InactiveExit"),
+        ("srv.mount", "ActiveEnter"), ("remote-fs.target", "ActiveEnter"))]
+    assert moments[0] > 0 and moments == sorted(moments), moments
+
+
+def test_removed(guest: Guest) -> None:
+    """Not while a file system is mounted. Then nothing is left that the packages brought, but the administrator's own configuration."""
+    refused = guest.sh("dpkg -r vcs-cluster", check=False)
+    assert refused.rc != 0
+    assert "this node is in the group dlm:home; unmount" in refused.out + refused.err
+    assert guest.sh("dpkg-query -W -f '${Status}' vcs-cluster").out == "install ok installed"
+    assert guest.sh("systemctl is-active vcsd").out == "active\n"
+
+    guest.sh("dpkg -L vcs-cluster vcs-dkms | grep . | while read -r f; do if [ -f $f ]; then echo $f; fi; done > /root/brought")
+    assert int(guest.sh("wc -l < /root/brought").out) > 200
+    print(guest.sh("umount /srv; dpkg -P vcs-cluster vcs-dkms", INSTALL_S).out)
+    left = guest.sh("while read -r f; do if [ -e $f ]; then echo $f; fi; done < /root/brought").out
+    assert left == ""
+    assert guest.sh("ls /sys/kernel/vcs").out.split() == ["api_version", "providers"], "the node left its cluster"
+    guest.sh("rmmod vcs")
+    assert not guest.there("modprobe -n vcs")
+    assert guest.sh("find /etc/systemd/system -lname '*vcs*' -o -name 'vcs*'").out == ""
+    assert guest.sh("systemctl --no-legend list-units --all 'vcs*'").out == ""
+    for gone in ("/usr/lib/vcs-cluster", "/var/lib/vcs", "/usr/lib/vcs", "/var/lib/dkms/vcs", "/usr/src/vcs-*"):
+        assert not guest.there(f"ls -d {gone}"), gone
+    assert guest.sh("ls /etc/vcs").out.split() == ["cluster.key", "cluster.toml"]
