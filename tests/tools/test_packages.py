@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The Debian packages, as `make deb` makes them, in a machine that boots under systemd and has nothing of this source but them: installed,
-used, shut down under a mounted file system, booted into it again, removed."""
+used, shut down under a mounted file system."""
 
 from __future__ import annotations
 
@@ -86,10 +86,6 @@ class Guest:
             print(self.sh(ASKED, check=False).out)
             raise
 
-    def moment(self, unit: str, which: str) -> int:
-        """Of a unit, in us of CLOCK_MONOTONIC; 0: not yet."""
-        return int(self.sh(f"systemctl show --value -p {which}TimestampMonotonic {unit}").out)
-
     def said(self) -> list[str]:
         """What systemd has said since the machine's boot, in order."""
         return [text.removeprefix("systemd[1]: ") for _, text in self.node.logs.kmsg if text.startswith("systemd[1]: ")]
@@ -161,37 +157,3 @@ def test_used_and_shut_down(guest: Guest) -> None:
     assert guest.node.stop_reason == "guest-shutdown"
     in_order(guest.said(), "Unmounting srv.mount", "Unmounted srv.mount", "Stopped target remote-fs-pre.target", "Stopping vcsd.service",
              "vcsd.service: Deactivated successfully", "Stopped vcsd.service")
-
-
-def test_boots_into_the_mount(guest: Guest) -> None:
-    """Everything by itself: the daemon, then the cluster, then the mount."""
-    guest.boot()
-    assert guest.sh("cat /srv/file").out == "kept\n"
-    moments = [guest.moment(unit, which) for unit, which in (
-        ("vcsd.service", "InactiveExit"), ("vcsd.service", "ActiveEnter"), ("vcs-ready.service", "InactiveExit"),
-        ("vcs-ready.service", "ActiveEnter"), ("remote-fs-pre.target", "ActiveEnter"), ("srv.mount", "InactiveExit"),
-        ("srv.mount", "ActiveEnter"), ("remote-fs.target", "ActiveEnter"))]
-    assert moments[0] > 0 and moments == sorted(moments), moments
-
-
-def test_removed(guest: Guest) -> None:
-    """Not while a file system is mounted. Then nothing is left that the packages brought, but the administrator's own configuration."""
-    refused = guest.sh("dpkg -r vcs-cluster", check=False)
-    assert refused.rc != 0
-    assert "this node is in the group dlm:home; unmount" in refused.out + refused.err
-    assert guest.sh("dpkg-query -W -f '${Status}' vcs-cluster").out == "install ok installed"
-    assert guest.sh("systemctl is-active vcsd").out == "active\n"
-
-    guest.sh("dpkg -L vcs-cluster vcs-dkms | grep . | while read -r f; do if [ -f $f ]; then echo $f; fi; done > /root/brought")
-    assert int(guest.sh("wc -l < /root/brought").out) > 200
-    print(guest.sh("umount /srv; dpkg -P vcs-cluster vcs-dkms", INSTALL_S).out)
-    left = guest.sh("while read -r f; do if [ -e $f ]; then echo $f; fi; done < /root/brought").out
-    assert left == ""
-    assert guest.sh("ls /sys/kernel/vcs").out.split() == ["api_version", "providers"], "the node left its cluster"
-    guest.sh("rmmod vcs")
-    assert not guest.there("modprobe -n vcs")
-    assert guest.sh("find /etc/systemd/system -lname '*vcs*' -o -name 'vcs*'").out == ""
-    assert guest.sh("systemctl --no-legend list-units --all 'vcs*'").out == ""
-    for gone in ("/usr/lib/vcs-cluster", "/var/lib/vcs", "/usr/lib/vcs", "/var/lib/dkms/vcs", "/usr/src/vcs-*"):
-        assert not guest.there(f"ls -d {gone}"), gone
-    assert guest.sh("ls /etc/vcs").out.split() == ["cluster.key", "cluster.toml"]
