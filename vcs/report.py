@@ -13,9 +13,6 @@ from typing import NotRequired, TypedDict
 
 from vcs.model import Group, GroupFlags, Member, Phase, View, event_text
 
-VERSION = 1
-"Of these shapes: the top-level ``version`` of every --json."
-
 
 class ProviderReport(TypedDict):
     type: str

@@ -6,15 +6,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from vcs.client import RUN_DIR, Client, NotAllowed, NotRunning
 from vcs.errors import VcsError
-from vcs.prerequisites import Trees, missing
-from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
-from vcs.sysfs import ROOT, Sysfs, why
+
+if TYPE_CHECKING:
+    from vcs.report import GroupReport, NodeReport, StatusReport, WhyReport
+    from vcs.sysfs import Sysfs
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,22 +53,31 @@ class Asked:
             note = NOT_RUNNING
         except NotAllowed:
             note = NOT_ALLOWED
-        sysfs = Sysfs(self.sysfs_root)
+        sysfs = self.sysfs()
         return of_kernel(sysfs, sysfs.choose(self.handle)), note
 
+    def sysfs(self) -> Sysfs:
+        """What the kernel shows."""
+        from vcs.sysfs import ROOT, Sysfs  # not needed while vcsd answers, and with what it needs a sixth of a command's start
+
+        return Sysfs(self.sysfs_root or ROOT)
+
     def status(self) -> tuple[StatusReport, str]:
-        return self.ask(lambda c: cast(StatusReport, c.status()), lambda s, handle: s.status(handle))
+        return self.ask(lambda c: cast("StatusReport", c.status()), lambda s, handle: s.status(handle))
 
     def nodes(self) -> tuple[list[NodeReport], str]:
-        return self.ask(lambda c: cast(list[NodeReport], c.nodes()), lambda s, handle: s.nodes(handle))
+        return self.ask(lambda c: cast("list[NodeReport]", c.nodes()), lambda s, handle: s.nodes(handle))
 
     def groups(self) -> tuple[list[GroupReport], str]:
-        return self.ask(lambda c: cast(list[GroupReport], c.groups()), lambda s, handle: s.groups(handle))
+        return self.ask(lambda c: cast("list[GroupReport]", c.groups()), lambda s, handle: s.groups(handle))
 
     def why(self) -> tuple[list[WhyReport], str]:
         """Also what no daemon would know: what the DLM's users lack on this machine."""
-        waits, note = self.ask(lambda c: cast(list[WhyReport], c.why()), lambda s, handle: why(s.status(handle), s.groups(handle)))
-        sysfs = Sysfs(self.sysfs_root)
+        from vcs.prerequisites import Trees, missing
+        from vcs.sysfs import why
+
+        waits, note = self.ask(lambda c: cast("list[WhyReport]", c.why()), lambda s, handle: why(s.status(handle), s.groups(handle)))
+        sysfs = self.sysfs()
         if sysfs.handles():  # else the switch is not the kernel's, and there is no DLM to it
             handle = sysfs.choose(self.handle)
             report, held = sysfs.status(handle), [group["name"] for group in sysfs.groups(handle)]
@@ -82,7 +92,7 @@ def common(function: F) -> F:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON (an interface: it carries a version).")
     @click.option("--handle", default="", envvar="VCS_HANDLE", help="Cluster, when this kernel holds several.")
     @click.option("--run-dir", default=RUN_DIR, envvar="VCS_RUN_DIR", help="Where vcsd has its socket and event log.  [default: /run/vcs]")
-    @click.option("--sysfs", "sysfs_root", default=ROOT, envvar="VCS_SYSFS", hidden=True)
+    @click.option("--sysfs", "sysfs_root", default="", envvar="VCS_SYSFS", hidden=True)
     @click.option("--kernel", "kernel_root", default="/sys/kernel", envvar="VCS_KERNEL", hidden=True)
     @functools.wraps(function)
     def wrapped(as_json: bool, handle: str, run_dir: str, sysfs_root: str, kernel_root: str, **others: Any) -> Any:

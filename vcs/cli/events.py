@@ -12,11 +12,10 @@ from datetime import datetime
 import click
 
 from vcs.cli.common import Asked, common
-from vcs.cli.render import clean
+from vcs.cli.render import VERSION, clean
 from vcs.client import NotAllowed, NotRunning
 from vcs.errors import VcsError
 from vcs.events import RESERVED, Tail, read
-from vcs.report import VERSION
 
 Record = Mapping[str, object]
 

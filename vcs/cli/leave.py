@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import click
 
@@ -12,7 +12,9 @@ from vcs.cli.common import Asked, common
 from vcs.cli.render import clean, emit_json
 from vcs.errors import DaemonError
 from vcs.mounts import by_lockspace
-from vcs.report import GroupReport
+
+if TYPE_CHECKING:
+    from vcs.report import GroupReport
 
 
 class Holder(TypedDict):
@@ -32,7 +34,7 @@ def leave_(asked: Asked) -> None:
         except DaemonError as error:
             holders: list[Holder] = []
             with contextlib.suppress(DaemonError):  # vcsd may have gone: what it refused is still to be told
-                holders = _holders(cast(list[GroupReport], client.groups()))
+                holders = _holders(cast("list[GroupReport]", client.groups()))
             if asked.as_json:
                 emit_json("leave", {"left": False, "message": error.message, "remedy": error.remedy, "holders": holders})
             for holder in holders if not asked.as_json else []:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vcs.cli.common import NOT_RUNNING, Asked, common
 from vcs.cli.render import clean, duration, emit_facts, emit_json, emit_note, ranges
-from vcs.report import StatusReport
+
+if TYPE_CHECKING:
+    from vcs.report import StatusReport
 
 CONSEQUENCES = {
     "lost": "The provider is LOST: every group here is stopped and gets no new cluster lock. The other nodes count this node as failed "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +12,9 @@ from vcs.cli.common import Asked, common
 from vcs.cli.mount_gfs2 import DLM, dlm_ready
 from vcs.cli.render import emit_json
 from vcs.errors import SwitchError, VcsError
-from vcs.sysfs import Sysfs
+
+if TYPE_CHECKING:
+    from vcs.sysfs import Sysfs
 
 POLL_S = 0.1
 "Neither configfs nor the view in sysfs notifies. This is a machine's start, not a failover."
@@ -43,7 +46,7 @@ def missing(sysfs: Sysfs, handle: str, dlm: str) -> str:
 @common
 def wait_(asked: Asked, timeout: float, dlm: str) -> None:
     """Wait until this node is in a quorate view and its DLM can be used. Works without vcsd's socket and without root."""
-    sysfs = Sysfs(asked.sysfs_root)
+    sysfs = asked.sysfs()
     deadline = time.monotonic() + timeout
     while what := missing(sysfs, asked.handle, dlm):
         if timeout and time.monotonic() >= deadline:
