@@ -139,8 +139,6 @@ def text(failover: Failover, names: Names) -> list[str]:
 # --- SVG ----------------------------------------------------------------------------------------------------------------------
 
 WIDTH, LEFT, RIGHT, LANE, TOP = 960, 190, 30, 30, 70
-ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})
-"As xml.sax.saxutils does it, which imports an HTTP client."
 COLOURS = {"detect": "#7a7a7a", "form": "#5b8ff9", "stop": "#f6bd16", "wait": "#d9d9d9", "fence": "#e8684a", "failed": "#b23b2a",
            "recover": "#5ad8a6", "finish": "#2f9e6b"}  # fmt: skip
 LEGEND = (("detect", "detected"), ("form", "view"), ("stop", "stopping"), ("fence", "fencing"), ("failed", "failed fence"),
@@ -219,7 +217,9 @@ def _axis(ms: float) -> str:
 
 
 def _clean(value: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in value).translate(ESCAPED)
+    from xml.sax.saxutils import escape  # an HTTP client comes with it; vcsd only fills the timeline, and does not draw it
+
+    return escape("".join(c if c.isprintable() else "?" for c in value), {'"': "&quot;"})
 
 
 def valid(value: object) -> bool:

@@ -162,7 +162,7 @@ def test_a_member_that_fails_is_failed_for_the_kernel(world: GlueWorld) -> None:
 
 def test_dlm_controld_is_not_fought(world: GlueWorld) -> None:
     """Nor another dlm_glue, which answers dlm_tool at the same name."""
-    from dlm_glue.__main__ import refuse_dlm_controld
+    from dlm_glue.process import refuse_dlm_controld
     from vcs.errors import VcsError
 
     with pytest.raises(VcsError, match="another dlm_glue, runs"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm_glue.__main__ import refusal
+from dlm_glue.process import refusal
 from dlm_glue.state import Applied, Space, State, Who, decode_record, encode_record
 from tests.fakes.glue import World
 from tests.unit.coordinator_story import Story

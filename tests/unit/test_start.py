@@ -45,7 +45,7 @@ PROGRAMS = {
     "vcsd": [*imports_of("vcs/vcsd.py"), "from membership.registry import factory; factory('totem')",
              "import vcs.netlink; vcs.netlink.load_codec()",
              "import membership.totem.sockets; membership.totem.sockets.resolve('127.0.0.1', 1)"],
-    "dlm_glue": [*imports_of("dlm_glue/__main__.py"), "import vcs.netlink; vcs.netlink.load_codec()"],
+    "dlm_glue": [*imports_of("dlm_glue/process.py"), "import vcs.netlink; vcs.netlink.load_codec()"],
     "vcs status": [*imports_of("vcs/cli/main.py"), "import vcs.cli.status"],
 }  # fmt: skip
 
