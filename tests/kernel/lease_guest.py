@@ -25,6 +25,7 @@ from vcs.netlink import KernelSwitch
 
 HANDLE = "reset"
 TOLD_S = 0.005
+FAIR_SERVERS = Path("/sys/kernel/debug/sched/fair_server")
 
 
 def now() -> int:
@@ -74,6 +75,8 @@ def starve(renewer: Renewer) -> None:
     """It may go on, and everybody whose priority is ordinary waits for ever. The machine has one processor."""
     assert os.cpu_count() == 1
     Path("/proc/sys/kernel/sched_rt_runtime_us").write_text("-1")
+    for server in FAIR_SERVERS.glob("cpu*/runtime"):  # Linux 6.12 has these beside it, for the same purpose
+        server.write_text("0")
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
     renewer.permit()
     while True:
