@@ -99,7 +99,14 @@ test-quick: lab second-python gen-check lint lint-kmod ## unit, simulation and p
 
 # Of the faults a subset (docs/faults.md), patient enough for a machine that has other work, too.
 test-vm: lab kmod ## the module's contract on both kernels, the lab, three-node clusters, a fault of each class (K=pattern)
-	@SLOW=$(or $(SLOW),2) $(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') tests/kernel tests/cluster tests/tools
+	@SLOW=$(or $(SLOW),2) $(PY) -m pytest -q -m vm $(if $(K),-k '$(K)') --ignore=tests/kernel/debug tests/kernel tests/cluster tests/tools
+
+.PHONY: vm-debug
+vm-debug: lab ## the kernel suite on a kernel of our own: KASAN, lockdep, kmemleak, KUnit; the lines covered (built once; FUZZ=1000000 K=pattern)
+	@$(MAKE) -s kmod KERNELS=debug
+	@rm -rf build/gcov; VCS_KERNEL=debug GCOV=$(CURDIR)/build/gcov $(if $(FUZZ),FUZZ=$(FUZZ)) \
+	  $(PY) -m pytest -q -m vm --timeout=7200 $(if $(K),-k '$(K)') --ignore=tests/kernel/test_read_path.py tests/kernel
+	$(if $(K),,@PYTHONPATH=qemu $(PY) -m tests.kernel.debug.coverage build/gcov)
 
 .PHONY: restarts
 restarts: lab kmod ## dlm_glue and vcsd restarted twenty times each under a GFS2 load: longest stall, fences (RESTARTS=20 STALL=3)

@@ -31,6 +31,9 @@ MODULE_PARM_DESC(flags, "flags of the group");
 static bool leave_in_lost;
 module_param(leave_in_lost, bool, 0644);
 MODULE_PARM_DESC(leave_in_lost, "leave from within lost()");
+static bool wait_in_lost;
+module_param(wait_in_lost, bool, 0644);
+MODULE_PARM_DESC(wait_in_lost, "leave from within lost(), and wait for the end there, which is a mistake");
 
 static bool hang;
 module_param(hang, bool, 0444);
@@ -139,6 +142,8 @@ static void test_lost(struct vcs_group *g)
 	called(false);
 	if (leave_in_lost)
 		vcs_group_leave(g);
+	if (wait_in_lost)
+		vcs_group_leave_sync(g);
 }
 
 static void test_left(struct vcs_group *g, int err)

@@ -67,6 +67,7 @@ class Cluster:
     """
 
     live: ClassVar[list[Cluster]] = []  #: those not closed yet
+    at_close: ClassVar[list[Callable[[Cluster], None]]] = []  #: called with each that closes, its machines still on
 
     def __init__(self, nodes: int = 3, kernel: str = "6.12", *, shared_disk_mib: int = 0, shared_disks: int = 1,
                  artifacts: Path | None = None, memory_mib: int = 768, cpus: int = 1, append: str = "",
@@ -205,6 +206,9 @@ class Cluster:
         if self not in Cluster.live:
             return
         Cluster.live.remove(self)
+        for hook in Cluster.at_close:
+            with contextlib.suppress(LabError, OSError):
+                hook(self)
         self.each(lambda machine: machine.power_off(), *self._machines)
         self.network.close()
         self.timeline.write(self.artifacts / "timeline.txt")

@@ -14,7 +14,7 @@ SPLAT = re.compile(
     r"|possible (circular|recursive|irq) |suspicious RCU usage|sleeping function called|scheduling while atomic"
     r"|INFO: task .* blocked for more than|INFO: rcu.* (stall|self-detected)|rcu: INFO: .*stall|soft lockup|hard LOCKUP"
     r"|unable to handle (kernel|page fault)|refcount_t: |list_(add|del) corruption|ODEBUG: |DEBUG_LOCKS_WARN_ON"
-    r"|kmemleak: \d+ new suspected|Unreferenced object"
+    r"|kmemleak: \d+ new suspected|Unreferenced object|\bBUG [\w-]+ \(.*\): "
 )
 
 EMULATOR = re.compile(r"\bOops: int3: ")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import kernels
 from harness.cache import built, cache_dir, digest, prune, run, say
-from harness.kernels import ext4_image
+from harness.ext4 import ext4_image
 
 PROJECT = Path(__file__).resolve().parents[2]
 FORMAT = "1"  # raise it when this file changes what lies in the image

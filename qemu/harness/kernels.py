@@ -4,7 +4,7 @@
 The newest of each series is looked up with apt-cache, downloaded and unpacked into the cache; nothing is
 installed on the host (6.12's headers would pull in an image with its boot loader hooks).
 
-    python -m harness.kernels [6.1 | 6.12 ...]     prints what make and the lab need
+    python -m harness.kernels [6.1 | 6.12 | debug | kcsan ...]  prints what make and the lab need
     python -m harness.kernels --refresh                    asks apt again for the newest
 """
 
@@ -20,13 +20,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import debug_kernel
 from harness.cache import built, cache_dir, digest, locked, run, say
+from harness.ext4 import ext4_image
 
 #: series -> what its header packages look like
 SERIES = {
     "6.1": re.compile(r"linux-headers-(6\.1\.0-\d+)-amd64"),
     "6.12": re.compile(r"linux-headers-(6\.12\.\d+\+deb12)-amd64"),
 }
+
+DEBUG, KCSAN = OURS = debug_kernel.VARIANTS  #: in place of a series, see harness.debug_kernel
 
 #: what the guest may load; the closure of dependencies comes along
 MODULES = [
@@ -88,9 +92,9 @@ class Kernel:
         return self.kdir / ".config"
 
 
-def _recipe() -> str:
+def _recipe(series: str) -> str:
     """A name of everything but the packages that goes into a kernel's folder."""
-    return digest(FORMAT, *MODULES)
+    return debug_kernel.recipe(series) if series in OURS else digest(FORMAT, *MODULES)
 
 
 def newest(series: str) -> str:
@@ -171,14 +175,6 @@ def _initrd(kernel: Kernel, to: Path) -> None:
     shutil.rmtree(root)
 
 
-def ext4_image(tree: Path, image: Path, slack_mib: int = 8) -> None:
-    """A journal-less ext4 file system in the sparse file `image` with the content of `tree`."""
-    used = sum(-(-p.lstat().st_size // 4096) * 4096 + 512 for p in tree.rglob("*"))
-    size = (used * 17 // 16 + (slack_mib << 20)) >> 10
-    layout = ["-O", "^has_journal,^resize_inode,^metadata_csum", "-m", "0", "-E", "lazy_itable_init=1"]
-    run(["mke2fs", "-q", "-F", "-t", "ext4", *layout, "-d", tree, image, f"{size}k"])
-
-
 def _modules(unpacked: Path, release: str, to: Path) -> None:
     source = unpacked / "lib" / "modules" / release
     run(["depmod", "-b", unpacked, release])
@@ -226,22 +222,24 @@ def _build(series: str, base: str, packages: list[str], to: Path, final: Path) -
 
 def _fetch(series: str, kinds: Path) -> str:
     """The name of the newest kernel's folder in `kinds`, built if it is not there."""
+    if series in OURS:
+        return debug_kernel.fetch(series, kinds)
     base = newest(series)
     packages = _packages(base)
-    key = f"{base}-{digest(_recipe(), _hashes(packages))}"
+    key = f"{base}-{digest(_recipe(series), _hashes(packages))}"
     built("kernels", key, lambda to: _build(series, base, packages, to, kinds / key))
     return key
 
 
 def get(series: str, *, refresh: bool = False) -> Kernel:
-    """The cached kernel of `series` ("6.1", "6.12"), fetched if the cache has none; `refresh` asks apt again.
+    """The cached kernel of `series` ("6.1", "6.12", OURS), fetched if the cache has none; `refresh` asks apt again.
 
     Raises KeyError for an unknown series, LookupError or RuntimeError if apt cannot provide it.
     """
-    if series not in SERIES:
-        raise KeyError(f"kernel series {series!r}: known are {', '.join(SERIES)}")
+    if series not in (*SERIES, *OURS):
+        raise KeyError(f"kernel series {series!r}: known are {', '.join((*SERIES, *OURS))}")
     kinds = cache_dir() / "kernels"
-    current = kinds / f"current-{series}-{_recipe()}"
+    current = kinds / f"current-{series}-{_recipe(series)}"
     with locked(f"kernel-{series}"):
         if refresh or not current.exists():
             try:

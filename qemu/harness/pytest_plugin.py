@@ -2,8 +2,8 @@
 """Clusters as fixtures: artifacts kept on failure, kernel reports fail the test in which they appear.
 
 `cluster` and `module_cluster` are factories: `cluster(nodes=3, shared_disk_mib=512)` boots and is closed at the end.
-Environment: VCS_KERNEL=6.1 (or 6.1,6.12) chooses the kernels of tests that take the `kernel` fixture; KEEP=1 keeps
-artifacts of passed tests as well.
+Environment: VCS_KERNEL=6.1 (or 6.1,6.12; debug, kcsan) chooses the kernels of tests that take the `kernel` fixture; KEEP=1 keeps
+artifacts of passed tests as well; GCOV=folder keeps what was covered there (harness.gcov).
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from harness import gcov
 from harness.cluster import Cluster
 from harness.image import PROJECT
+from harness.kernels import OURS
 
 ARTIFACTS = PROJECT / "build" / "artifacts"
 Factory = Callable[..., Cluster]
@@ -26,6 +28,8 @@ Factory = Callable[..., Cluster]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernels(*series): the kernels a test with the `kernel` fixture runs on")
+    if folder := os.environ.get("GCOV"):
+        Cluster.at_close.append(lambda cluster: gcov.collect(cluster, Path(folder)))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         series = list(marker.args) if marker else os.environ.get("VCS_KERNEL", "6.12").split(",")
         if marker and "VCS_KERNEL" in os.environ:
             wanted = os.environ["VCS_KERNEL"].split(",")
-            series = [s for s in series if s in wanted]
+            series = [s for s in wanted if s in series or s in OURS]
         metafunc.parametrize("kernel", series, scope="session")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import time
@@ -28,6 +29,8 @@ SAMPLE, PROVIDER = "vcs_sample_consumer", "vcs_test_provider"
 TRACING = Path("/sys/kernel/tracing")
 GO = Path("/sys/kernel/debug/vcs_test_consumer/go")
 NETLINK_GENERIC = 16
+EXPECTED = r"WARNING: .* vcs_group_leave_sync\+"
+"What a test here provokes on purpose."
 
 
 @pytest.fixture
@@ -88,6 +91,18 @@ def test_a_stop_that_hangs_holds_neither_a_healthy_group_nor_a_command(world: Wo
     GO.write_text("1")
     consumer.wait(stops=2, event=12)
     world.wait("the answer to the newest", lambda: world.group("kernel").stopped)
+    consumer.unload()
+
+
+def test_to_wait_for_the_end_within_a_callback_warns_and_returns(world: World) -> None:
+    """It would wait for itself. The warning, which this kernel's log then holds, is one that the test outside expects (EXPECTED)."""
+    world.view()
+    consumer = KernelConsumer(world, "wait_in_lost=1")
+    world.lose()
+    consumer.wait(lost=1, left=1, left_err=0)
+    assert consumer.seen()["after_left"] == 0
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+    assert re.search(EXPECTED, log), log[-4000:]
     consumer.unload()
 
 

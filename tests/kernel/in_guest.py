@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from harness import Cluster
 
+from tests.kernel.versions import SLOW
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -59,14 +61,14 @@ def parse(xml: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def runs(
-    factory: pytest.TempPathFactory, name: str, before: str, files: tuple[str, ...], limit_s: float
+    factory: pytest.TempPathFactory, name: str, before: str, files: tuple[str, ...], limit_s: float, expected: str = ""
 ) -> Iterator[Callable[[str], Run]]:
     """For a fixture: series of a kernel -> its run. The machine is booted when the first case asks, and lives until the file is done.
-    ``before``: the shell command that makes it ready."""
+    ``before``: the shell command that makes it ready; ``expected``: a pattern of reports that the tests provoke."""
     results = f"/run/{name}.xml"
     command = (
         f"{before} && cd /opt/vcs/src && "
-        f"python3 -m pytest -q -p no:cacheprovider --timeout=60 --junitxml={results} {' '.join(files)}"
+        f"python3 -m pytest -q -p no:cacheprovider --timeout={60 * SLOW:.0f} --junitxml={results} {' '.join(files)}"
     )
     made: dict[str, Run] = {}
 
@@ -75,7 +77,9 @@ def runs(
             cluster = Cluster(1, series, cpus=2, artifacts=factory.mktemp(f"{name}-{series}"))
             cluster.__enter__()
             made[series] = Run(cluster, series)
-            result = cluster[1].run(command, limit_s)
+            if expected:
+                cluster.splats.allow(expected)
+            result = cluster[1].run(command, limit_s * SLOW)
             made[series].output = result.out + result.err
             try:
                 made[series].failures, made[series].figures = parse(cluster[1].read(results))

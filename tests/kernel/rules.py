@@ -21,6 +21,9 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "2 callbacks run inside memalloc_nofs, one at a time": ("module:test_a_kernel_consumer_goes_through_an_event",),
     "2 leave() is asynchronous and legal inside callbacks": ("module:test_a_kernel_consumer_may_leave_from_within_a_callback",),
+    "2 leave_sync() on a switch worker warns and returns": (
+        "rules:test_to_wait_for_the_end_within_a_callback_warns_and_returns",
+    ),
     "3 the view is at least as new as the event": ("module:test_a_kernel_consumer_goes_through_an_event",),
     "3 the view notifier: newest wins, never nests": ("module:test_a_kernel_consumer_is_notified_of_views",),
     "4 generations rise strictly": ("contract:test_generations_rise_strictly_also_over_a_new_provider",),
@@ -158,7 +161,6 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
 "Rule (its number, and what of it) -> tests."
 
 OPEN: Final[dict[str, str]] = {
-    "2 leave_sync() on a switch worker warns and returns": "the warning itself fails a run; wants KUnit, which Debian's kernels lack",
     "2 no upcall can fail on memory": "holds by construction (the caller allocates); failslab comes with the debug kernel",
     "4 stale ids over all daemons' deaths": "the persisted ring sequence is the engine's, tested there",
     "10 the order of exit": "shown only by a run without a splat; the debug kernel is to watch it",

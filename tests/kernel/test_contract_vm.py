@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.kernel.guest_rules import EXPECTED
 from tests.kernel.in_guest import Run, guest_cases, runs
+from tests.kernel.versions import SERIES, check_leaks
 
 pytestmark = pytest.mark.vm
 
 # Under xdist (--dist loadgroup) all cases of a kernel stay in one worker, so that its machine boots once.
-KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"contract-{s}")) for s in ("6.1", "6.12")]
+KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"contract-{s}")) for s in SERIES]
 FILES = tuple(f"tests/kernel/guest_{name}.py" for name in ("contract", "module", "rules", "stress"))
 LIMIT_S = 500.0
 # Dry, also when a test loads it again: a lease that runs out must not reset the tests' own machine.
@@ -25,7 +27,7 @@ BEFORE = "mkdir -p /run/modprobe.d && echo options vcs dry_run=1 > /run/modprobe
 
 @pytest.fixture(scope="module")
 def run_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Run]]:
-    yield from runs(tmp_path_factory, "contract", BEFORE, FILES, LIMIT_S)
+    yield from runs(tmp_path_factory, "contract", BEFORE, FILES, LIMIT_S, EXPECTED)
 
 
 @pytest.mark.parametrize("series", KERNELS)
@@ -36,7 +38,9 @@ def test_case(run_of: Callable[[str], Run], series: str, case: str) -> None:
 
 @pytest.mark.parametrize("series", KERNELS)
 def test_the_kernel_did_not_complain(run_of: Callable[[str], Run], series: str) -> None:
-    run_of(series).cluster.check_splats()
+    cluster = run_of(series).cluster
+    check_leaks(cluster[1])
+    cluster.check_splats()
 
 
 @pytest.mark.parametrize("series", KERNELS)

@@ -17,6 +17,7 @@ from harness import Machine
 from harness.pytest_plugin import Factory
 
 from tests.kernel.fuzz.spec_fuzz import ATTRS, DOS, DUMPS, Fuzzer
+from tests.kernel.versions import SLOW, check_leaks
 from vcs import _spec
 
 pytestmark = pytest.mark.vm
@@ -25,7 +26,7 @@ MESSAGES = int(os.environ.get("FUZZ", "20000"))
 BATCH = 20_000
 PIECE = 1 << 19
 "Of what is written over at a time; a batch is some MB."
-BATCH_LIMIT_S = 400.0
+BATCH_LIMIT_S = 400.0 * SLOW
 SEED = int(os.environ.get("SEED", "5"))
 SENDER = Path(__file__).parent / "fuzz" / "sender.c"
 CLEAN = """
@@ -81,3 +82,4 @@ def test_messages_made_from_the_spec(cluster: Factory, tmp_path: Path, record_pr
     assert not by_errno[errno.EAGAIN], "an answer did not come within 20 s"
     node.run(["python3", "-c", CLEAN], 120, check=True, env={"PYTHONPATH": "/opt/vcs/src:/opt/vcs/lib"})
     node.run("rmmod vcs_heartbeat vcs", 60, check=True)
+    check_leaks(node)

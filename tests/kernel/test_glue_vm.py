@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 from harness import Cluster
 
+from tests.kernel.versions import SERIES, SLOW
+
 pytestmark = pytest.mark.vm
 
 COMMAND = (
     "modprobe dlm && modprobe vcs && mkdir -p /run/vcs && cd /opt/vcs/src && "
-    "python3 -m pytest -q -rP -p no:cacheprovider --timeout=120 tests/kernel/guest_glue.py"
+    f"python3 -m pytest -q -rP -p no:cacheprovider --timeout={120 * SLOW:.0f} tests/kernel/guest_glue.py"
 )
 
 
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
+@pytest.mark.parametrize("series", SERIES)
 def test_dlm_glue_on_one_node(series: str, tmp_path: Path) -> None:
     with Cluster(nodes=1, kernel=series, artifacts=tmp_path) as cluster:
-        result = cluster[1].run(COMMAND, timeout=400)
+        result = cluster[1].run(COMMAND, timeout=400 * SLOW)
         print(result.out)
         assert result.rc == 0, result.out + result.err

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.kernel.in_guest import Run, guest_cases, runs
+from tests.kernel.versions import SERIES, check_leaks
 
 pytestmark = pytest.mark.vm
 
 FILES = ("tests/kernel/guest_heartbeat.py", "tests/kernel/guest_heartbeat_wire.py")
-KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"heartbeat-{s}")) for s in ("6.1", "6.12")]
+KERNELS = [pytest.param(s, marks=pytest.mark.xdist_group(f"heartbeat-{s}")) for s in SERIES]
 LIMIT_S = 300.0
 
 
@@ -34,6 +35,7 @@ def test_the_kernel_did_not_complain(
 ) -> None:
     """And how long it took to see what."""
     run = run_of(series)
+    check_leaks(run.cluster[1])
     run.cluster.check_splats()
     for name, value in run.figures.items():
         record_property(f"{series} {name}", value)
