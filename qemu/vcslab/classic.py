@@ -76,8 +76,7 @@ class Classic(Gfs2Lab):
         m = self[node]
         m.write("/etc/corosync/corosync.conf", self.tuning.corosync_conf(self.name, self.nodes))
         m.write("/etc/dlm/dlm.conf", self.tuning.dlm_conf(self.nodes))
-        m.run("mkdir -p /var/lib/corosync /var/log/cluster /var/log/dlm_controld", check=True)
-        self.prepare(node)
+        self.prepare(node, "mkdir -p /var/lib/corosync /var/log/cluster /var/log/dlm_controld")
 
     def start(self, node: int) -> None:
         """corosync, and dlm_controld as soon as corosync has a membership (its unit's order)."""

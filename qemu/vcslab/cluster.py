@@ -47,10 +47,8 @@ class VcsCluster(Gfs2Lab):
         m = self[node]
         m.write("/etc/vcs/cluster.toml", self.toml)
         self.install_key(node)
-        m.run("modprobe vcs", timeout=60, check=True)
-        self.prepare(node)
         # /var/lib/vcs outlives the power: obligations and ring sequences are read back after a reboot (SAFETY S6)
-        m.run("mkdir -p /var/lib/vcs && mount /dev/disk/by-id/virtio-own /var/lib/vcs", check=True)
+        self.prepare(node, "modprobe vcs && mkdir -p /var/lib/vcs && mount /dev/disk/by-id/virtio-own /var/lib/vcs")
 
     def install_key(self, node: int) -> None:
         self[node].write("/etc/vcs/cluster.key", KEY + "\n", mode=0o600)

@@ -17,8 +17,7 @@ def setup(lab: Cluster, extra: str = "") -> None:
     vcs.up(*nodes)
     print(f"== GFS2 is made and mounted on {MOUNTPOINT}", flush=True)
     vcs.mkfs(nodes[0], journals=len(nodes))
-    for n in nodes:
-        vcs.mount(n)
+    vcs.mount_on(*nodes)
     wait_group(vcs, nodes)
     print(vcs[nodes[0]].run("vcs status; vcs nodes; vcs groups", timeout=30).out, flush=True)
     print("try: vcs why | vcs events --follow | off 2 | on 2 | ls /sys/kernel/vcs/demo", flush=True)

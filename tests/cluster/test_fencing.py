@@ -52,8 +52,7 @@ def two(module_cluster: Factory) -> VcsCluster:
     vcs.wait_quorate(*NODES)
     vcs.wait_dlm(*NODES)
     vcs.mkfs()
-    for n in NODES:
-        vcs.mount(n)
+    vcs.mount_on(*NODES)
     wait_group(vcs, NODES)
     return vcs
 

@@ -31,8 +31,7 @@ def two_nodes(make: Factory, kernel: str) -> VcsCluster:
     vcs.wait_quorate(1, 2)
     vcs.wait_dlm(1, 2)
     vcs.mkfs(1, journals=2)
-    for n in (1, 2):
-        vcs.mount(n)
+    vcs.mount_on(1, 2)
     wait_group(vcs, (1, 2))
     return vcs
 

@@ -17,6 +17,9 @@ from harness import Cluster
 from tests.kernel.versions import SLOW
 
 ROOT = Path(__file__).parents[2]
+PYTEST = "python3 -m pytest -q --assert=plain --showlocals -p no:cacheprovider"
+"""In a guest. pytest writes the asserts of each file anew, which it could not keep on a payload that is read-only: two thirds of the
+processor time until the first case, twenty seconds under emulation. The values that it would show are among the locals."""
 
 
 def guest_cases(files: tuple[str, ...]) -> list[str]:
@@ -68,7 +71,7 @@ def runs(
     results = f"/run/{name}.xml"
     command = (
         f"{before} && cd /opt/vcs/src && "
-        f"python3 -m pytest -q -p no:cacheprovider --timeout={60 * SLOW:.0f} --junitxml={results} {' '.join(files)}"
+        f"{PYTEST} --timeout={60 * SLOW:.0f} --junitxml={results} {' '.join(files)}"
     )
     made: dict[str, Run] = {}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from harness import Cluster
 
+from tests.kernel.in_guest import PYTEST
 from tests.kernel.versions import SERIES, SLOW
 
 pytestmark = pytest.mark.vm
 
 COMMAND = (
     "modprobe dlm && modprobe vcs && mkdir -p /run/vcs && cd /opt/vcs/src && "
-    f"python3 -m pytest -q -rP -p no:cacheprovider --timeout={120 * SLOW:.0f} tests/kernel/guest_glue.py"
+    f"{PYTEST} -rP --timeout={120 * SLOW:.0f} tests/kernel/guest_glue.py"
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness import Cluster
 
+from tests.kernel.in_guest import PYTEST
 from tests.tools.own_modules import OWN_MODULES
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 
 COMMAND = (
     "modprobe dlm && modprobe vcs && mkdir -p /run/vcs && cd /opt/vcs/src && "
-    "python3 -m pytest -q -rP -p no:cacheprovider --timeout=300 tests/tools/guest_bpf.py"
+    f"{PYTEST} -rP --timeout=300 tests/tools/guest_bpf.py"
 )
 MEMORY_MIB = 2048
 "Three compilers at once."

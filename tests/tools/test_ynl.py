@@ -9,13 +9,15 @@ import pytest
 import yaml
 from harness import Cluster, source
 
+from tests.kernel.in_guest import PYTEST
+
 pytestmark = pytest.mark.vm
 
 ROOT = Path(__file__).parents[2]
 TREE = "/run/ynl"
 COMMAND = (
     f"modprobe vcs && cd /opt/vcs/src && YNL_TREE={TREE} "
-    "python3 -m pytest -q -rP -p no:cacheprovider --timeout=200 tests/tools/guest_ynl.py"
+    f"{PYTEST} -rP --timeout=200 tests/tools/guest_ynl.py"
 )
 
 
