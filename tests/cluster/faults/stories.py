@@ -370,7 +370,7 @@ MATRIX = tuple(Fault(f.__name__.replace("_", "-"), kind, f, f in SWITCH) for kin
 
 PROVEN: frozenset[Callable[[Arena], Expect]] = frozenset({
     cut_1, cut_2, cut_3, cut_two, cut_all, cut_in_recovery, cut_in_join, cut_in_fencing, cut_fencer, fence_fails,
-    amnesia, kill_vcsd, kill_glue, kill_all_daemons, pause_1, pause_5, partition_2_1, partition_1_1_1, blackout,
+    power_returns, amnesia, kill_vcsd, kill_glue, kill_all_daemons, pause_1, pause_5, pause_30, partition_2_1, partition_1_1_1, blackout,
     long_blackout, link_flap, slow_disk, no_memory,
 })  # fmt: skip
 "Seen to pass in two runs, and in a known time (docs/faults.md has the table): `make test` draws from these."
