@@ -326,11 +326,19 @@ def test_a_node_is_added_and_removed_while_the_others_run(tmp_path: Path) -> Non
                 child.end()
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    """A process that has only just begun does not yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigIgn:")[1].split()[0], 16) >> (number - 1) & 1)
+
+
 def test_a_guardian_that_dies_is_replaced(tmp_path: Path) -> None:
     with NetLab(3) as lab, cluster(lab, tmp_path, {n: [lab.four(n)] for n in lab.nodes}) as children:
         before = rings(children)
-        os.kill(int(str(children[1].status()["guardian"])), signal.SIGTERM)  # does nothing: a stopped service ends by its engine
         first = int(str(children[1].status()["guardian"]))
+        while not ignores(first, signal.SIGTERM):
+            children[1].read(0.05)
+        os.kill(first, signal.SIGTERM)  # does nothing: a stopped service ends by its engine
         os.kill(first, signal.SIGKILL)
         children[1].wait("its end noticed", lambda e: e.get("name") == "guardian_ended")
         while not (second := children[1].status()["guardian"]):
