@@ -92,7 +92,7 @@ demo: lab kmod ## the main job: three machines, GFS2, a node killed, the others 
 # --- tests ------------------------------------------------------------------------------------------------------------
 # Two runs: what needs no machine goes two at a time, virtual machines one after the other and undisturbed.
 .PHONY: test test-quick test-vm
-test: test-quick test-vm ## everything: set-up, then every test; nothing may be skipped
+test: test-quick test-vm ## set-up, then every test (of the faults and the longest files those whose turn it is); nothing may be skipped
 
 test-quick: lab second-python gen-check lint lint-kmod ## unit, simulation and process tests, no virtual machine
 	@$(PY) -m pytest -q -n 2 -m "not vm" tests

@@ -9,7 +9,6 @@ fifth of the work, and a file that one node uses costs little else.
 from __future__ import annotations
 
 import select
-import struct
 import time
 
 from dlm_glue.plock_device import Device
@@ -17,14 +16,12 @@ from dlm_glue.plock_entry import Mode
 from dlm_glue.plock_log import Log, Mark
 from dlm_glue.plock_node import Node
 from dlm_glue.plock_ranges import Lock
-from dlm_glue.plock_wire import Verb
+from dlm_glue.plock_wire import REQUEST, Verb
 
 # Looked up once: in an emulated machine each look into a class is felt.
 LOCK, UNLOCK = int(Verb.LOCK), int(Verb.UNLOCK)
 ANSWERING, DONE = int(Mark.ANSWERING), int(Mark.DONE)
 OWNED = Mode.OWNED
-REQUEST = struct.Struct("=12x2BxBI4xiI4Q")
-"What is looked at of plock_wire.RECORD: op, ex, flags, pid, rv, fsid, number, start, end, owner."
 
 
 def quick(node: Node, record: bytes | memoryview) -> bool:

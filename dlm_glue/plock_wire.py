@@ -18,6 +18,8 @@ from vcs.errors import RemoteError
 
 RECORD = struct.Struct("=3I4BIiiI4Q")
 "version[3], op, ex, wait, flags, pid, nodeid, rv, fsid, number, start, end, owner"
+REQUEST = struct.Struct("=12x2BxBI4xiI4Q")
+"Of the same record what a request is judged by: op, ex, flags, pid, rv, fsid, number, start, end, owner."
 SIZE = RECORD.size
 VERSION = (1, 2, 0)
 FL_CLOSE = 1

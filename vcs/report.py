@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `vcs` shows, as JSON-able values: the shapes of the control socket and of ``--json``, version 1.
+"""What `vcs` shows, as JSON-able values: the shapes of the control socket and of ``--json``, whose version is in
+vcs/cli/render.py.
 
 vcsd fills them from what it knows, vcs/sysfs.py from the kernel alone; both come out of the same functions here, so a reader cannot tell
 the difference but for ``source`` and for what is absent. Shapes grow by keys; a key is never given another meaning. Incarnations are hex

@@ -6,7 +6,8 @@
 Modes: silent (the provider lives and renews no more), killed (its socket dies), stale (it goes on renewing, with old evidence), frozen (it
 is stopped, and would renew when it went on), starved (it may renew, and gets no processor: something of real-time priority has it), left
 (the group is left in the grace: no reset).
-Prints one line of JSON {"deadline": ns} and then the time (CLOCK_BOOTTIME, ns), a line each 5 ms, flushed.
+Prints one line of JSON {"deadline": ns} and then the time (CLOCK_BOOTTIME, ns), a line each 5 ms, flushed. Who starves everybody says the
+deadline to the kernel's log instead: it is on the console when the write returns, while output waits for a process that passes it on.
 """
 
 from __future__ import annotations
@@ -90,16 +91,17 @@ def main(lease_ms: int, grace_ms: int, mode: str) -> None:
     if renewer is not None:
         evidence = [renewer.renew() for _ in range(3)][-1]
     deadline = evidence + (lease_ms + grace_ms) * 1_000_000
-    print(json.dumps({"deadline": deadline}), flush=True)
+    said = json.dumps({"deadline": deadline})
+    if renewer is not None and mode == "starved":
+        Path("/dev/kmsg").write_text(f"<0>{said}\n")
+        starve(renewer)
+    print(said, flush=True)
     if mode == "killed":
         provider.close()
-    elif renewer is not None and mode == "frozen":
+    elif renewer is not None:
         os.kill(renewer.pid, signal.SIGSTOP)
         os.waitpid(renewer.pid, os.WUNTRACED)
         renewer.permit()
-    elif renewer is not None:
-        time.sleep(lease_ms / 4000)  # whoever passes on what was printed needs the processor, too
-        starve(renewer)
     left = False
     while True:
         print(now(), flush=True)

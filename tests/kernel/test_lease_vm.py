@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
@@ -20,12 +21,13 @@ LEASE_MS, GRACE_MS = 2000, 2000
 LATE_MS = 1500
 """What a reset may come late on a host that stops the machine for the sake of others, and still less than a lease or a grace counted
 twice. The figures are recorded; on an idle host they are a few ms."""
-
-
 MODES = ("silent", "killed", "stale", "frozen", "starved")
 "How the lease comes to be renewed no more (lease_guest.py)."
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 "Of all modes; four rounds are twenty resets."
+
+
+DEADLINE = r'\{"deadline": (\d+)\}'
 
 
 class Reset(NamedTuple):
@@ -35,9 +37,12 @@ class Reset(NamedTuple):
 
 
 def told(machine: Machine, log: str, boot: int) -> Reset:
-    lines = (machine.folder / f"boot{boot}" / f"{log}.log").read_text().splitlines()
+    """From its output, and where that says no deadline from the console."""
+    folder = machine.folder / f"boot{boot}"
+    output = folder / f"{log}.log"
+    lines = output.read_text().splitlines() if output.exists() else []
     times = [int(line) for line in lines if line.isdigit()]
-    deadline = json.loads(lines[0])["deadline"]
+    deadline = int(re.findall(DEADLINE, lines[0] if lines else (folder / "console.log").read_text())[-1])
     return Reset(deadline, times[-1] if times else deadline)
 
 

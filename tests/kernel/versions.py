@@ -14,7 +14,7 @@ SLOW: Final = 5.0 if set(SERIES) & set(OURS) else 1.0
 "Limits of time are longer by this factor where everything is checked."
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 SCAN = f"echo scan > {KMEMLEAK}; sleep 5; echo scan > {KMEMLEAK}; cat {KMEMLEAK}"
-"Two scans: what the first calls suspected may have been in a register."
+"Two scans: what the first calls suspected may have been in a register. kmemleak says nothing of what is younger than five seconds."
 OUR_MODULES = "vcs_test_consumer vcs_test_provider vcs_heartbeat vcs"
 UNLOAD = f"for module in {OUR_MODULES}; do ! grep -q \"^$module \" /proc/modules || rmmod $module || exit 1; done"
 
